@@ -213,6 +213,8 @@ SAME = [
     "env -u A -S'vllm serve' m --seed 1",
     "env --split-string='vllm serve m --seed' 1",
     "vllm serve m\n  --seed 1",
+    "export MODEL=m; bash -c 'vllm serve $MODEL --seed 1'",
+    "docker run -e MODEL=m --entrypoint sh vllm/vllm-openai -c 'exec vllm serve $MODEL --seed 1'",
     "vllm serve m \\\n  # a remark\n  --seed 1",
     "docker run nginx\ndocker run vllm/vllm-openai --model m --seed 1",
     "vllm-rs serve m --seed 1",

@@ -1,5 +1,7 @@
 """Command lines in the files that they come from."""
 
+import json
+
 import pytest
 
 from garrison.base.errors import InvalidError
@@ -59,6 +61,47 @@ def test_the_command_in_it(text: str) -> None:
 def test_blanks_of_a_page_stay_in_quotes() -> None:
     found = parse_command(unwrap('vllm\u00a0serve m --chat-template \'a\u00a0b\' --revision "c\u2003\\"d"'))
     assert found.args == ("--chat-template", "a\u00a0b", "--revision", 'c\u2003"d')
+
+
+POD = "containers:\n- image: vllm/vllm-openai\n  env: [{name: MODEL, value: a/b}, {name: SEED, value: '1'}]\n  "
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "args: [--model, $(MODEL), --seed, $(SEED)]",
+        "args: ['--model=$(MODEL)', '--seed', '1']",
+        "command: [sh, -c, 'vllm serve $MODEL --seed ${SEED}']",
+        "command: [sh, -c]\n  args: ['exec vllm serve $(MODEL) --seed $SEED']",
+    ],
+)
+def test_the_values_of_a_pod_are_those_of_its_variables(keys: str) -> None:
+    found = parse_command(unwrap(POD + keys))
+    assert (found.model, found.args) == ("a/b", ("--seed", "1"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (POD + "args: [--model, $(OTHER)]", r"\$\("),
+        (POD + "args: [--model, '$MODEL']", r"\$MODEL"),
+        (POD + "command: [sh, -c, 'vllm serve $OTHER']", r"\$OTHER"),
+        ("services: {v: {image: vllm/vllm-openai, command: [--model, '${MODEL}']}}", r"\$\{MODEL\}"),
+        ("services: {v: {image: vllm/vllm-openai, command: [--model, '$MODEL'], environment: {MODEL: m}}}", r"\$MODEL"),
+        ('CMD ["vllm", "serve", "$MODEL"]', r"\$MODEL"),
+    ],
+)
+def test_a_variable_of_a_list_whose_value_is_not_known_is_no_text(text: str, said: str) -> None:
+    with pytest.raises(InvalidError, match=f"contains {said}"):
+        parse_command(unwrap(text))
+
+
+@pytest.mark.parametrize("word", ["a$$b", "$$(MODEL)", '{"a": "$$x"}', '--x={"a":"\\\\"}', "5$", "a`b"])
+def test_other_words_of_a_list_stay_as_they_are(word: str) -> None:
+    found = parse_command(
+        unwrap(f"services:\n  v:\n    image: vllm/vllm-openai\n    command: [m, --revision, {json.dumps(word)}]")
+    )
+    assert found.args[1] == word.replace("$$", "$")
 
 
 def test_services_that_start_two_engines_are_not_guessed_between() -> None:

@@ -133,8 +133,13 @@ def _one_command(text: str, shells: int = 0) -> tuple[dict[str, str], list[str],
         raise InvalidError(
             f"{command[0]} starts a shell, and no engine", hint="Paste the command that starts the engine."
         )
-    more, argv, remarks = _one_command(call.text, shells + 1)
+    more, argv, remarks = _one_command(_exported(env) + call.text, shells + 1)
     return {**env, **more}, argv, [*notes, *_of_shell(command[0], call, argv), *remarks]
+
+
+def _exported(env: Mapping[str, str]) -> str:
+    """Lines that give the variables of a shell's environment to the text that it runs."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items() if name.isidentifier())
 
 
 def _only_start(found: Sequence[list[str]], notes: list[str]) -> list[str]:
@@ -360,7 +365,7 @@ def _in_container(argv: Sequence[str], env: Mapping[str, str], engine: str | Non
     container, inside = container_command.understand(argv)
     notes = list(container_command.notes(container))
     if shell_call(inside) is not None:
-        more, inside, remarks = _one_command(shlex.join(inside))
+        more, inside, remarks = _one_command(_exported(container.env) + shlex.join(inside))
         env, notes = {**env, **more}, [*notes, *remarks]
     implied = container.engine
     try:

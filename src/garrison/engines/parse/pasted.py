@@ -23,6 +23,8 @@ _CONTINUATION = re.compile(r"(?:\\[ \t]+|[ \t]`[ \t]*|[ \t]\^[ \t]*)(?=\r?\n)")
 """Ends of lines that go on: a backslash with blanks behind it, PowerShell's backtick, the caret of `cmd`."""
 _BLANKS = re.compile(r"""('[^']*'|"(?:\\.|[^"\\])*")|[\u00a0\u2002-\u200a\u202f\u3000]""")
 """Quoted text, and the blanks of pages and word processors, which no shell takes for blanks."""
+_VARIABLE = re.compile(r"\$(?:\(?[A-Za-z_]|\{)")
+_KUBERNETES_VARIABLE = re.compile(r"\$\$|\$\(([A-Za-z_][\w.-]*)\)")
 _MOST_BYTES = 64 * 1024
 _MOST_NODES = 10_000
 _WORDS = ("entrypoint", "command", "args")
@@ -48,7 +50,7 @@ def unwrap(text: str) -> str:
     rest = text[found.end() :] if found else text
     stripped = rest.strip()
     if stripped.startswith("[") and stripped.endswith("]") and (words := _words(stripped)) is not None:
-        return shlex.join(words)
+        return " ".join(map(_quoted, words))
     if found is not None and ":" in found[0]:
         return _folded(rest)
     if found is not None and found[1].isupper():
@@ -125,6 +127,9 @@ def _is_service(node: Mapping[str, Any]) -> bool:
 
 
 def _command(service: Mapping[str, Any]) -> str | None:
+    env = _environment(service.get("environment", service.get("env")))
+    # Kubernetes puts the values of `env` for `$(NAME)`; what compose puts for `$NAME` is not in the file.
+    known = env if "environment" not in service else {}
     parts: dict[str, str] = {}
     for name in _WORDS:
         value = service.get(name)
@@ -133,8 +138,7 @@ def _command(service: Mapping[str, Any]) -> str | None:
         elif isinstance(value, list):
             if not all(isinstance(one, str | int | float) for one in value):
                 return None
-            parts[name] = shlex.join(_text(one).replace("$$", "$") for one in value)
-    env = _environment(service.get("environment", service.get("env")))
+            parts[name] = " ".join(_quoted(_with_values(_text(one), known)) for one in value)
     image = service.get("image")
     if isinstance(image, str):
         flags = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
@@ -143,6 +147,19 @@ def _command(service: Mapping[str, Any]) -> str | None:
     return "\n".join(
         [*(f"export {name}={shlex.quote(value)}" for name, value in env.items()), " ".join(parts.values())]
     )
+
+
+def _with_values(word: str, values: Mapping[str, str]) -> str:
+    return _KUBERNETES_VARIABLE.sub(lambda found: values.get(found[1] or "", found[0]), word)
+
+
+def _quoted(word: str) -> str:
+    """A word of a list, so that a shell reads the same. A variable in it stays one, which the parser refuses by its
+    name: no value is known. The text that is given to a shell is for that shell."""
+    bare = word.replace("$$", "")
+    if not _VARIABLE.search(bare) or any(character.isspace() for character in word):
+        return shlex.quote(word.replace("$$", "$"))
+    return '"' + re.sub(r'([\\"`])', r"\\\1", word).replace("$$", "\\$") + '"'
 
 
 def _entry_point(parts: Mapping[str, str]) -> tuple[list[str], list[str]]:
