@@ -134,6 +134,9 @@ def test_arguments_alone_are_understood_when_the_engine_is_known(
         ("vllm serve m <<EOF", "'<<'"),
         ("docker compose up", "only `docker run`"),
         ("docker run", "no image"),
+        ("docker run ghcr.io/ggml-org/llama.cpp:full --run -m x.gguf", "starts no server"),
+        ("docker run ghcr.io/ggml-org/llama.cpp:full-cuda -b -m x.gguf", "starts no server"),
+        ("docker run ghcr.io/ggml-org/llama.cpp:light -m x.gguf", "starts no server"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(text: str, said: str) -> None:
@@ -285,6 +288,16 @@ def test_a_variable_of_this_environment_is_passed_to_a_container() -> None:
     found = parse_command('docker run -e A=1 --env "HF_TOKEN=$HF_TOKEN" vllm/vllm-openai --model m')
     assert found.env == {"A": "1"}
     assert any(note.startswith("HF_TOKEN has the value") for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["llama.cpp:server", "llama.cpp:server-cuda -s", "llama.cpp", "--entrypoint /app/llama-server llama.cpp:full"],
+)
+def test_images_of_llama_cpp_that_start_its_server(image: str) -> None:
+    flags, _, rest = image.rpartition("llama.cpp")
+    found = parse_command(f"docker run {flags}ghcr.io/ggml-org/llama.cpp{rest} -m x.gguf --port 1")
+    assert (found.engine, found.model, found.args) == ("llama_cpp", "x.gguf", ("--port", "1"))
 
 
 def test_the_full_image_of_llama_cpp_starts_one_of_several_programs() -> None:

@@ -144,10 +144,28 @@ def understand(argv: Sequence[str]) -> tuple[Container, list[str]]:
     inside = list(command.inside)
     for value in (value for name, value in options if name == "--entrypoint"):
         inside = [*([value] if value else []), *inside]
-    if _engine(command.image) == "llama_cpp" and inside[:1] in (["--server"], ["-s"]):
-        inside = inside[1:]  # the full image starts one of several programs
+    if _engine(command.image) == "llama_cpp" and not any(name == "--entrypoint" for name, _ in options):
+        inside = _of_llama_image(command.image, inside)
     env = dict(value.split("=", 1) for name, value in options if name == "--env" and value and "=" in value)
     return Container(runtime, command.image, _engine(command.image), tuple(options), env), inside
+
+
+def _of_llama_image(image: str, inside: list[str]) -> list[str]:
+    """What the server is given by an image of llama.cpp: the full one starts one of several programs, by its first
+    argument, and the light one only those without a server.
+
+    Raises:
+        InvalidError: the image starts another program.
+    """
+    kind = image.rpartition(":")[2]
+    if inside[:1] in (["--server"], ["-s"]):
+        return inside[1:]
+    if kind.startswith("light") or (kind.startswith("full") and inside[:1] and inside[0].startswith("-")):
+        raise InvalidError(
+            f"{image} starts no server this way",
+            hint="Use the image whose tag begins with `server`, or the full one with --server as its first argument.",
+        )
+    return inside
 
 
 def notes(container: Container) -> tuple[str, ...]:
