@@ -88,7 +88,7 @@ def test_why_it_is_not_loaded() -> None:
     assert place(replace(lost, cause=RESTARTED), since={"qwen": at(0)}).reason == ""
     assert "the policy" in place(replace(lost, cause=RESTARTED)).reason, "somebody else's server"
     assert place(replace(lost, cause=INTERRUPTED)).reason == ""
-    assert place(away={"qwen": "connection refused"}).reason == "qwen is out of reach: connection refused"
+    assert place(away={"qwen": "connection refused"}).reason == "qwen cannot be asked: connection refused"
     assert place(version(ONE), leaving={("qwen", V1)}, away={"qwen": "x"}).reason == "", "for a moment"
 
 

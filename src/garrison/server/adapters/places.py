@@ -52,7 +52,7 @@ class Known:
         declarations: of stacks that are not being destroyed.
         resources: what is on record, by target.
         seen: by target; one that was not seen yet is missing.
-        away: why targets are out of reach, by target.
+        away: why targets cannot be asked, by target.
         since: of targets that are instances of this machine, since when their engine runs; None if it does not.
         leaving: by target and name there: no request is sent to these.
         gone: by target and name there, when these left the record. A look that began before says nothing about them.
@@ -112,7 +112,7 @@ def _is_version(one: Resource, spec: AdapterDeclaration) -> bool:
 def _reason(spec: AdapterDeclaration, mine: Iterable[Resource], known: Known, *, restore: bool) -> str:
     """Say why nobody is about to load it; empty if somebody is."""
     if spec.target not in known.since and spec.target in known.away:
-        return f"{spec.target} is out of reach: {known.away[spec.target]}"
+        return f"{spec.target} cannot be asked: {known.away[spec.target]}"
     own = next((one for one in mine if one.key.name == spec.served_name), None)
     if own is None or own.operation is not Operation.LOST or restore or spec.on_demand or own.cause in OWED:
         return ""
