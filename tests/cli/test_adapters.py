@@ -7,7 +7,7 @@ import pytest
 
 
 def listed(cli: Any) -> list[dict[str, Any]]:
-    return list(json.loads(cli("adapters", "list", "--json").out))
+    return list(json.loads(cli("adapters", "list", "--json").out)["adapters"])
 
 
 def adapters_dir(environ: Any) -> Path:
@@ -132,7 +132,7 @@ def test_gc_without_a_store(cli: Any, json_wanted: bool) -> None:
     done = cli("adapters", "gc", *(["--json"] if json_wanted else []))
     assert done.code == 0
     if json_wanted:
-        assert json.loads(done.out) == {"ok": True, "dry_run": False, "stores": []}
+        assert json.loads(done.out) == {"schema": 1, "ok": True, "exit_code": 0, "dry_run": False, "stores": []}
     else:
         assert "garrison apply" in done.out
 

@@ -8,7 +8,7 @@ from garrison.base.settings import Settings
 
 
 def test_json_has_every_setting(cli: Any) -> None:
-    body = json.loads(cli("config", "show", "--json").out)
+    body = json.loads(cli("config", "show", "--json").out)["settings"]
     assert list(body) == [row.name for row in Settings.table()]
     assert body["engine_port"] == {
         "value": 8000,
@@ -24,7 +24,7 @@ def test_where_values_come_from(cli: Any, clean_environ: Any, monkeypatch: pytes
     file.parent.mkdir(parents=True)
     file.write_text("stop_timeout: 7\n")
     monkeypatch.setenv("VLLM_PORT", "9000")
-    body = json.loads(cli("config", "show", "--json", "--changed").out)
+    body = json.loads(cli("config", "show", "--json", "--changed").out)["settings"]
     assert {name: entry["from"] for name, entry in body.items()} == {
         "data_dir": "GARRISON_DATA_DIR",
         "engine_port": "VLLM_PORT",

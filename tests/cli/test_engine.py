@@ -86,4 +86,4 @@ def test_use_and_remove_have_json(cli: Cli, clean_environ: Any, as_json: bool) -
     body = json.loads(used.out)
     assert (body["ok"], body["engine"], body["in_use"]) == (True, "vllm", True)
     assert json.loads(removed.out)["ok"] is True
-    assert [one["in_use"] for one in json.loads(cli("engine", "list", "--json").out)] == [True]
+    assert [one["in_use"] for one in json.loads(cli("engine", "list", "--json").out)["engines"]] == [True]

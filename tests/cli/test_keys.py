@@ -125,7 +125,7 @@ def test_a_deletion_is_asked_for(cli):
     assert cli("keys", "show", "ci").code == 0
     done = cli("keys", "delete", "ci", "-y", "--json")
     assert (done.code, json.loads(done.out)["ok"]) == (0, True)
-    assert json.loads(cli("keys", "list", "--json").out) == []
+    assert json.loads(cli("keys", "list", "--json").out)["keys"] == []
     assert "garrison keys create" in cli("keys", "list").out
 
 

@@ -10,7 +10,7 @@ import pytest
 
 
 def listed(cli: Any) -> list[dict[str, Any]]:
-    return list(json.loads(cli("models", "list", "--json").out))
+    return list(json.loads(cli("models", "list", "--json").out)["models"])
 
 
 def models_dir(environ: Any) -> Path:

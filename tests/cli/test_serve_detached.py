@@ -34,7 +34,7 @@ def garrison(clean_environ: Mapping[str, str], tmp_path: Path) -> Iterator[Calla
         return subprocess.run([*GARRISON, *words], env=environ, capture_output=True, text=True, timeout=60, check=False)
 
     yield run
-    for one in json.loads(run("ps", "--json").stdout):
+    for one in json.loads(run("ps", "--json").stdout)["runs"]:
         run("stop", str(one["name"]))
 
 
@@ -45,10 +45,10 @@ def test_it_serves_when_the_command_returns(garrison: Any, port: int) -> None:
     assert "ready after" in began.stderr, "what happens until then is shown"
     assert "Loading weights" not in began.stderr, "the engine's log is in a file"
     assert httpx2.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).is_success
-    (row,) = json.loads(garrison("ps", "--json").stdout)
+    (row,) = json.loads(garrison("ps", "--json").stdout)["runs"]
     stopped = garrison("stop", str(row["name"]))
     assert stopped.returncode == 0, stopped
-    assert json.loads(garrison("ps", "--json").stdout) == []
+    assert json.loads(garrison("ps", "--json").stdout)["runs"] == []
 
 
 def test_what_does_not_start_is_told_with_its_exit_code(garrison: Any, port: int) -> None:
@@ -73,7 +73,7 @@ def test_ctrl_c_ends_what_was_started(
         started.send_signal(signal.SIGINT)
         _, err = started.communicate(timeout=60)
     assert started.returncode == 130, err
-    assert json.loads(garrison("ps", "--json").stdout) == []
+    assert json.loads(garrison("ps", "--json").stdout)["runs"] == []
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--exec"])

@@ -1,6 +1,5 @@
 """`garrison adapters`: import, list, show, verify, remove, gc."""
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +8,12 @@ import typer
 
 from garrison.base.exit_codes import ExitCode
 from garrison.base.values import size_text
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_verification
 from garrison.cli.views.table import print_table
+from garrison.cli.views.transfer import choose
 from garrison.models.adapters.adapter import AdapterInfo
 from garrison.models.adapters.judge import refusal, serving_engine
 from garrison.models.adapters.library import (
@@ -23,7 +24,6 @@ from garrison.models.adapters.library import (
     show_adapter,
     verify_adapter,
 )
-from garrison.models.files.progress import choose
 from garrison.models.layout import Layout
 
 app = make_app("Import, list, show, verify and remove LoRA adapters.", no_args_is_help=True)
@@ -42,9 +42,10 @@ def import_(
     json: Json = False,
 ) -> int:
     """Check an adapter (config, rank, modules, shapes) and import it."""
-    done = import_adapter(_layout(), origin, name=name, replacing=replace, move=move, progress=choose(json_lines=False))
+    with choose(json_lines=False) as progress:
+        done = import_adapter(_layout(), origin, name=name, replacing=replace, move=move, progress=progress)
     if json:
-        print(json_module.dumps({"ok": True, **_info(done.info), "changed": done.changed}))
+        print(answer({**_info(done.info), "changed": done.changed}))
         return 0
     what = "imported" if done.changed else "already there:"
     print(f"{what} {done.info.name}, rank {done.info.rank}, {size_text(done.info.bytes)}, at {done.info.path}")
@@ -73,7 +74,7 @@ def list_(json: Json = False) -> int:
             }
             for entry in entries
         ]
-        print(json_module.dumps(body))
+        print(answer({"adapters": body}))
         return 0
     rows = [
         (
@@ -96,7 +97,7 @@ def show(name: Name, json: Json = False) -> int:
     info = show_adapter(_layout(), name)
     body = {**_info(info), "digest": info.digest()}
     if json:
-        print(json_module.dumps(body))
+        print(answer(body))
         return 0
     print_facts(
         [
@@ -113,7 +114,9 @@ def verify(name: Name, json: Json = False) -> int:
 
     Exit code 11 if a file changed or is missing.
     """
-    return print_verification(verify_adapter(_layout(), name, progress=choose(json_lines=False)), json=json)
+    with choose(json_lines=False) as progress:
+        found = verify_adapter(_layout(), name, progress=progress)
+    return print_verification(found, json=json)
 
 
 @app.command()
@@ -131,9 +134,7 @@ def remove(
         entry = find_adapter(layout, name)
         confirm(f"Remove {entry.name} at {entry.path}?")
     gone = remove_adapter(layout, name)
-    print(
-        json_module.dumps({"ok": True, "name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}"
-    )
+    print(answer({"name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}")
     return 0
 
 
@@ -156,16 +157,12 @@ def gc(
     clock = SystemClock()
     with closing(open_store(settings("fleet").database)) as store:
         done = collect_all(store, _layout().data_dir, clock, dry_run=dry_run)
+    code = ExitCode.INVALID if any(one.refused for one in done) else ExitCode.OK
     if json:
-        body = {
-            "ok": not any(one.refused for one in done),
-            "dry_run": dry_run,
-            "stores": [one.to_json() for one in done],
-        }
-        print(json_module.dumps(body))
+        print(answer({"dry_run": dry_run, "stores": [one.to_json() for one in done]}, code=code))
     else:
         print_collected(done, dry_run=dry_run, now=clock.now())
-    return ExitCode.INVALID if any(one.refused for one in done) else ExitCode.OK
+    return code
 
 
 def _layout() -> Layout:

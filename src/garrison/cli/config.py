@@ -1,6 +1,5 @@
 """`garrison config`."""
 
-import json as json_module
 import os
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from garrison.base.config_file import config_path
 from garrison.base.setting import Setting
 from garrison.base.settings import Settings
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.outermost import warned
@@ -41,7 +41,7 @@ def _show(*, json: bool, changed: bool) -> int:
     values = warned(Settings.load(os.environ))
     rows = [row for row in Settings.table() if not changed or row.name in values.origins]
     if json:
-        print(json_module.dumps({row.name: _entry(row, values) for row in rows}))
+        print(answer({"settings": {row.name: _entry(row, values) for row in rows}}))
         return 0
     from garrison.cli.views.table import print_table
 

@@ -1,10 +1,10 @@
 """`garrison doctor`."""
 
-import json as json_module
 import os
 from collections.abc import Sequence
 
 from garrison.base.exit_codes import ExitCode
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Host, Json, Offline, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.launch.doctor.machine import machine_facts
@@ -26,11 +26,12 @@ def doctor(host: Host = None, port: Port = None, offline: Offline = False, json:
     )
     found = checks(facts)
     healthy = all(check.status != "fail" for check in found)
+    code = ExitCode.OK if healthy else ExitCode.INVALID
     if json:
-        print(json_module.dumps({"ok": healthy, "checks": [check.to_json() for check in found]}, ensure_ascii=False))
+        print(answer({"checks": [check.to_json() for check in found]}, code=code))
     else:
         _show(found, healthy=healthy)
-    return ExitCode.OK if healthy else ExitCode.INVALID
+    return code
 
 
 def _show(found: Sequence[Check], *, healthy: bool) -> None:

@@ -1,8 +1,6 @@
 """`garrison engine`."""
 
-import json as json_module
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from garrison.base.settings import Settings
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Executable, Json, Offline, settings
 from garrison.cli.options import app as make_app
+from garrison.cli.views.install_steps import install_steps
 from garrison.cli.views.library import confirm
 from garrison.cli.views.table import print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use
 from garrison.engines.environments import use as use_environment
-from garrison.engines.install.installer import InstallRequest, Progress
+from garrison.engines.install.installer import InstallRequest
 from garrison.engines.install.installer import install as install_engine
 from garrison.engines.install.installer import remove as remove_environment
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from garrison.engines.catalogue import Catalogue, Option
 
 app = make_app("Install, list, choose, describe and remove engines.", no_args_is_help=True)
@@ -53,7 +51,6 @@ def install(
     --offline --find-links DIR, with the wheels in DIR.
     """
     values = settings()
-    show = _Steps(engine)
     request = InstallRequest(
         engine=registry.engine(engine).name,
         version=version,
@@ -63,12 +60,10 @@ def install(
         offline=offline,
         again=again,
     )
-    try:
+    with install_steps(engine) as show:
         made = install_engine(request, data_dir=values.data_dir, environ=os.environ, progress=show)
-    finally:
-        show.close()
     if json:
-        print(json_module.dumps({"ok": True, **made.to_json()}))
+        print(answer(made.to_json()))
     else:
         print(f"{made.engine} {made.name} at {made.executable}")
     return 0
@@ -81,7 +76,7 @@ def list_(json: Json = False) -> int:
     found = [item for name in registry.names() for item in environments(data_dir, name)]
     chosen = {name: in_use(data_dir, name) for name in registry.names()}
     if json:
-        print(json_module.dumps([{**item.to_json(), "in_use": item == chosen[item.engine]} for item in found]))
+        print(answer({"engines": [{**item.to_json(), "in_use": item == chosen[item.engine]} for item in found]}))
         return 0
     rows = [
         (item.engine, item.name, "✓" if item == chosen[item.engine] else "", item.installed_at, str(item.path))
@@ -97,7 +92,7 @@ def use(engine: Engine, version: Name, json: Json = False) -> int:
     """Choose the environment that `garrison serve` uses."""
     chosen = use_environment(settings().data_dir, registry.engine(engine).name, version)
     if json:
-        print(json_module.dumps({"ok": True, **chosen.to_json(), "in_use": True}))
+        print(answer({**chosen.to_json(), "in_use": True}))
     else:
         print(f"{chosen.engine} {chosen.name} is now in use")
     return 0
@@ -117,7 +112,7 @@ def remove(
         confirm(f"Remove {found.engine} {found.name} at {found.path}?")
     remove_environment(data_dir, found.engine, found.name)
     if json:
-        print(json_module.dumps({"ok": True, **found.to_json()}))
+        print(answer(found.to_json()))
     else:
         print(f"removed {found.engine} {found.name}")
     return 0
@@ -145,7 +140,7 @@ def describe(
     if json:
         from garrison.engines.catalogue import to_json
 
-        print(json_module.dumps(to_json(catalogue), indent=1, ensure_ascii=False))
+        print(answer(to_json(catalogue)))
         return 0
     rows = [
         (" ".join(item.spellings), item.type or "", "" if item.default is None else str(item.default), item.help)
@@ -175,36 +170,11 @@ def _catalogue(engine: str, executable: Path | None, values: Settings, *, shippe
     kind = registry.engine(engine)
     if shipped:
         return kind.catalogue()
+    from garrison.cli.views.spinning import spinning
     from garrison.engines.executable import locate
     from garrison.engines.help.describe import describe as describe_engine
 
     explicit = str(executable) if executable is not None else None
     located = locate(kind, data_dir=values.data_dir, environ=os.environ, explicit=explicit)
-    return describe_engine(kind, located.path)
-
-
-class _Steps:
-    """Installation progress on standard error: a spinner on a terminal, one line per step elsewhere."""
-
-    def __init__(self, engine: str) -> None:
-        self._engine = engine
-        self._step = ""
-        self._status: Status | None = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("…")
-            self._status.start()
-
-    def __call__(self, progress: Progress) -> None:
-        if self._status is not None:
-            from rich.markup import escape
-
-            self._status.update(f"{progress.step} [dim]{progress.elapsed:.0f} s  {escape(progress.line[:100])}[/]")
-        elif progress.step != self._step:
-            print(f"{self._engine}: {progress.step} {progress.line}".rstrip(), file=sys.stderr)
-        self._step = progress.step
-
-    def close(self) -> None:
-        if self._status is not None:
-            self._status.stop()
+    with spinning(f"reading the options of {kind.title}", str(located.path)):
+        return describe_engine(kind, located.path)

@@ -1,6 +1,5 @@
 """`garrison keys`: create, list, show, edit, rotate, delete."""
 
-import json as json_module
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from garrison.access.changes import KEEP, KeyChange, NewKey
 from garrison.access.permissions import Scope
 from garrison.access.stored import key_to_json
 from garrison.base.errors import NotFoundError, UsageError
+from garrison.cli.json_answer import answer
 from garrison.cli.key_options import (
     Concurrent,
     Expires,
@@ -89,7 +89,7 @@ def list_(server: ServerUrl = None, json: Json = False) -> int:
     """List all keys. Tokens are not kept, only their beginnings."""
     found = _run(lambda keys: keys.list_keys(), server)
     if json:
-        print(json_module.dumps([key_to_json(key) for key in found]))
+        print(answer({"keys": [key_to_json(key) for key in found]}))
         return 0
     from garrison.cli.views.keys import show_keys
 
@@ -193,7 +193,7 @@ def delete(
         confirm(f"Delete key {found.id}, {found.name}, {found.prefix}…?")
     gone = _run(lambda keys: keys.delete_key(found.id), server)
     if json:
-        print(json_module.dumps({"ok": True, **key_to_json(gone)}))
+        print(answer(key_to_json(gone)))
     else:
         from garrison.base.output.plain_text import plain
 
@@ -224,7 +224,7 @@ def _chosen(keys: "Sequence[Key]", text: str) -> "Key":
 
 def _print_issued(issued: "Issued", *, quiet: bool, json: bool) -> int:
     if json:
-        print(json_module.dumps(key_to_json(issued.key, issued.token)))
+        print(answer(key_to_json(issued.key, issued.token)))
         return 0
     print(issued.token)
     if not quiet:
@@ -238,7 +238,7 @@ def _print_issued(issued: "Issued", *, quiet: bool, json: bool) -> int:
 
 def _print_key(key: "Key", *, json: bool) -> int:
     if json:
-        print(json_module.dumps(key_to_json(key)))
+        print(answer(key_to_json(key)))
     else:
         from garrison.cli.views.keys import show_key
 

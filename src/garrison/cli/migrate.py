@@ -1,6 +1,5 @@
 """`garrison migrate`."""
 
-import json as json_module
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 
@@ -64,8 +64,7 @@ def migrate(
         write_atomic(output.absolute(), text, mode=0o644)
     remarks = [one.to_json() for one in found.remarks]
     if json:
-        body = {"ok": True, "exit_code": 0, "manifest": text, "settings": found.settings, "remarks": remarks}
-        print(json_module.dumps(body, ensure_ascii=False))
+        print(answer({"manifest": text, "settings": found.settings, "remarks": remarks}))
         return 0
     if output is None:
         print(text, end="")

@@ -1,6 +1,5 @@
 """`garrison models`: import, list, show, verify, remove."""
 
-import json as json_module
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.values import size_text
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_verification
 from garrison.cli.views.table import print_table
-from garrison.models.files.progress import choose
+from garrison.cli.views.transfer import choose
 from garrison.models.layout import Layout
 from garrison.models.library import (
     ModelEntry,
@@ -40,14 +40,13 @@ def import_(
     json: Json = False,
 ) -> int:
     """Check a model and import it; from then on it resolves by name, without a network."""
-    done = import_model(
-        _layout(), origin, model_id=name, replacing=replace, move=move, skip_tokenizer=skip_tokenizer,
-        progress=choose(json_lines=False),
-    )  # fmt: skip
+    with choose(json_lines=False) as progress:
+        done = import_model(
+            _layout(), origin, model_id=name, replacing=replace, move=move, skip_tokenizer=skip_tokenizer,
+            progress=progress,
+        )  # fmt: skip
     if json:
-        print(
-            json_module.dumps({"ok": True, "model_id": done.model_id, "path": str(done.path), "changed": done.changed})
-        )
+        print(answer({"model_id": done.model_id, "path": str(done.path), "changed": done.changed}))
         return 0
     what = "imported" if done.changed else "already there:"
     print(f"{what} {done.model_id}, {size_text(done.bytes)}, at {done.path}")
@@ -63,7 +62,7 @@ def list_(json: Json = False) -> int:
     """List the models below the models directory; broken ones with the reason."""
     entries = list_models(_layout())
     if json:
-        print(json_module.dumps([_entry(entry) for entry in entries]))
+        print(answer({"models": [_entry(entry) for entry in entries]}))
         return 0
     rows = [
         (entry.model_id, entry.source, size_text(entry.bytes), entry.format or "–", entry.reason or "ok")
@@ -86,7 +85,7 @@ def show(name: Name, json: Json = False) -> int:
     if json:
         body = {**_entry(details.entry), "info": info or None, "digests_recorded": details.digests_recorded}
         body["remarks"] = list(details.remarks)
-        print(json_module.dumps(body, default=str))
+        print(answer(body))
         return 0
     entry = details.entry
     described = [(key.replace("_", " "), value) for key, value in info.items() if not isinstance(value, dict)]
@@ -112,7 +111,9 @@ def verify(name: Name, json: Json = False) -> int:
 
     Exit code 11 if a file changed or is missing.
     """
-    return print_verification(verify_model(_layout(), name, progress=choose(json_lines=False)), json=json)
+    with choose(json_lines=False) as progress:
+        found = verify_model(_layout(), name, progress=progress)
+    return print_verification(found, json=json)
 
 
 @app.command()
@@ -127,9 +128,7 @@ def remove(
         entry = show_model(layout, name).entry
         confirm(f"Remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?")
     gone = remove_model(layout, name)
-    print(
-        json_module.dumps({"ok": True, **_entry(gone)}) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}"
-    )
+    print(answer(_entry(gone)) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}")
     return 0
 
 

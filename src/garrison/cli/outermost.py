@@ -46,11 +46,9 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except GarrisonError as error:
         return report(error, json=json)
     except StopSignal as stopped:
-        print(f"stopped ({stopped})", file=sys.stderr)
-        return 128 + stopped.number
+        return _interrupted(f"stopped ({stopped})", 128 + stopped.number, json=json)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _interrupted("interrupted", _INTERRUPTED, json=json)
     except BrokenPipeError:
         return _reader_gone()
     except OSError as error:
@@ -68,6 +66,15 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - the only catch-all: a bug becomes a report, not a traceback
         return _unexpected(error, json=json)
+    return code
+
+
+def _interrupted(word: str, code: int, *, json: bool) -> int:
+    if json:
+        from garrison.cli.json_answer import interrupted
+
+        print(interrupted(code))
+    print(word, file=sys.stderr)
     return code
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from garrison.cli.asker import asker
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Host, Json, Port, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.scripts.vllm_preflight import run
@@ -69,6 +70,7 @@ def preflight(
         policy=REPLACE if may_replace else REFUSE,
         servers=MachineServers(values.engine_port),
         ask=None if values.preflight_json or values.dry_run else asker(_say),
+        shape=answer,
     )
 
 

@@ -1,15 +1,15 @@
 """`garrison resolve`."""
 
-import json as json_module
 import os
 from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, Offline, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.scripts.vllm_resolve_model import run
-from garrison.models.files.progress import choose
+from garrison.cli.views.transfer import choose
 from garrison.models.hub_caches import user_hub_caches
 from garrison.models.layout import Layout
 from garrison.models.same_name import meant
@@ -48,23 +48,23 @@ def resolve(
     """
     flags = {"model_sources": _sources(source)} if source else {}
     values = settings("model", **flags)
-    progress = choose(json_lines=json)
-    if model is not None:
-        found = meant(model, Layout.from_settings(values))
-        model = found.text
-        if found.word is not None:
-            progress.step("remark", message=f"note: {found.word}")
-    answer = run(
-        values,
-        model,
-        progress=progress,
-        offline=offline,
-        verify=verify,
-        skip_tokenizer=skip_tokenizer or None,
-        allow_patterns=tuple(allow or ()),
-        hub_caches=user_hub_caches(os.environ),
-    )
-    print(json_module.dumps({"step": "resolved", **answer}) if json else answer["path"])
+    with choose(json_lines=json) as progress:
+        if model is not None:
+            named = meant(model, Layout.from_settings(values))
+            model = named.text
+            if named.word is not None:
+                progress.step("remark", message=f"note: {named.word}")
+        found = run(
+            values,
+            model,
+            progress=progress,
+            offline=offline,
+            verify=verify,
+            skip_tokenizer=skip_tokenizer or None,
+            allow_patterns=tuple(allow or ()),
+            hub_caches=user_hub_caches(os.environ),
+        )
+    print(answer({"step": "resolved", **found}) if json else found["path"])
     return 0
 
 

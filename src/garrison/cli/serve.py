@@ -22,11 +22,11 @@ from garrison.cli.views.call_line import call_line
 from garrison.cli.views.log_lines import show_tail
 from garrison.cli.views.start import start_view
 from garrison.cli.views.start_log import LogProgress, LogView
+from garrison.cli.views.transfer import ShownProgress, choose
 from garrison.engines.argv import Endpoint
 from garrison.launch.run.view import StartView
 from garrison.launch.serve import Prepared, prepare, start, start_by_exec
 from garrison.launch.spec import AdapterSpec, LaunchSpec
-from garrison.models.files.progress import Progress, choose
 from garrison.models.layout import Layout
 from garrison.models.same_name import Meant, meant
 
@@ -143,17 +143,18 @@ def serve(
     view = LogView(logs=_shows_logs(logs)) if logged else start_view(logs=logs)
     if found is not None and found.word is not None:
         view.note(found.word)
-    prepared = prepare(
-        spec,
-        values,
-        os.environ,
-        view=view,
-        progress=_Transfers(LogProgress() if logged else choose(json_lines=False)),
-        offline=offline,
-        verify=verify,
-        may_replace=may_replace,
-        ask=None if dry_run else asker(view.note),
-    )
+    with LogProgress() if logged else choose(json_lines=False) as progress:
+        prepared = prepare(
+            spec,
+            values,
+            os.environ,
+            view=view,
+            progress=_Transfers(progress),
+            offline=offline,
+            verify=verify,
+            may_replace=may_replace,
+            ask=None if dry_run else asker(view.note),
+        )
     if dry_run or print_cmd:
         _print_command(prepared)
     if dry_run:
@@ -229,15 +230,17 @@ class _WithCall:
 
 
 class _Transfers:
-    """Progress of a resolve, without the search: sources that lack the model are named in the error if all do."""
+    """Progress of a resolve, without what the search finds: sources that lack the model are named in the error if all
+    do."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ShownProgress) -> None:
         self._progress = progress
         self.started, self.advanced, self.finished = progress.started, progress.advanced, progress.finished
 
     def step(self, name: str, **facts: Any) -> None:
-        if name not in ("search", "tried", "found"):
-            self._progress.step(name, **facts)
+        if name in ("tried", "found"):
+            facts.pop("message", None)
+        self._progress.step(name, **facts)
 
 
 def _meant(model: str, values: Settings) -> Meant:

@@ -1,7 +1,6 @@
 """`garrison smoke`."""
 
 import asyncio
-import json as json_module
 import os
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from garrison.base.errors import InvalidError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.redaction import SecretValueError, redacted, redacted_value, secret_text
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Insecure, Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.launch.smoke import SmokeStep
@@ -51,8 +51,9 @@ def smoke(
     report = asyncio.run(
         run_smoke(url, model=model, key=_key(key_env), timeout=timeout, insecure=insecure, on_step=show)
     )
+    code = ExitCode.OK if report.ok else ExitCode.UNREACHABLE
     if json:
-        print(json_module.dumps(redacted_value(report.to_json()), ensure_ascii=False))
+        print(answer(redacted_value(report.to_json()), code=code))
     else:
         failed = sum(step.outcome == "failed" for step in report.steps)
         result = (
@@ -61,7 +62,7 @@ def smoke(
             else "[bold green]all checks passed[/]"
         )
         console.print(f"{result} at {report.url}")
-    return ExitCode.OK if report.ok else ExitCode.UNREACHABLE
+    return code
 
 
 def _key(variable: str | None) -> str | None:

@@ -1,13 +1,13 @@
 """`garrison wait`."""
 
 import asyncio
-import json as json_module
 import sys
 import time
 from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Insecure, Json
 from garrison.cli.options import app as make_app
 from garrison.launch.run.address import place
@@ -35,10 +35,10 @@ def wait(
             print(f"{where}: {reason}", file=sys.stderr)
 
     begun = time.monotonic()
-    answer = asyncio.run(wait_ready(url, timeout=timeout, insecure=insecure, on_change=say))
+    ready = asyncio.run(wait_ready(url, timeout=timeout, insecure=insecure, on_change=say))
     seconds = round(time.monotonic() - begun, 2)
     if json:
-        print(json_module.dumps({"ok": True, "url": where, "seconds": seconds, "reason": answer.reason}))
+        print(answer({"url": where, "seconds": seconds, "reason": ready.reason}))
     elif not quiet:
-        print(f"{where} is ready ({answer.reason}) after {seconds:g} s", file=sys.stderr)
+        print(f"{where} is ready ({ready.reason}) after {seconds:g} s", file=sys.stderr)
     return 0

@@ -20,7 +20,7 @@ def test_what_was_used_and_what_ended(here: Any, server: ServerLab, tiny_model: 
     assert [(one["route"], one["requests"], one["tokens_out"]) for one in rows] == [("used", 1, 4)]
     assert "used" in here("usage", "--since", "2d", "--by", "route").out
     assert "no requests from" in here("usage", "--until", "2020-01-01").out
-    (one,) = json.loads(here("requests", "ended", "--route", "used", "--json").out)
+    (one,) = json.loads(here("requests", "ended", "--route", "used", "--json").out)["requests"]
     assert (one["status"], one["outcome"]) == (200, "ok")
     assert here("requests", "ended", "--route", "used", "--failed").out.startswith("no requests have ended")
 

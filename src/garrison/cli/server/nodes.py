@@ -1,6 +1,5 @@
 """`garrison nodes`."""
 
-import json as json_module
 import os
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.redaction import know_secret
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
@@ -24,7 +24,7 @@ def list_nodes(server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found: dict[str, dict[str, Any]] = there.call("GET", "/nodes")
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer({"nodes": found}))
         return 0
     from garrison.cli.views.table import print_table
 
@@ -55,7 +55,7 @@ def add(
         know_secret(key)
     with client(server) as there:
         made = there.call("POST", f"/nodes/{part(name)}", body={"address": address, "api_key": key})
-    print(json_module.dumps(made, ensure_ascii=False) if json else f"node {made['name']} added")
+    print(answer(made) if json else f"node {made['name']} added")
     return 0
 
 

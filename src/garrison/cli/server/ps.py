@@ -1,9 +1,9 @@
 """`garrison ps`."""
 
-import json as json_module
 import sys
 from datetime import UTC, datetime
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.server.options import ServerUrl
@@ -28,7 +28,7 @@ def ps(server: ServerUrl = None, json: Json = False) -> int:
     served = () if values.server_url is not None else served_engines(values, this_machine())
     rows = what_runs(instances, served)
     if json:
-        print(json_module.dumps(rows))
+        print(answer({"runs": rows}))
         return 0
     show_runs(Page(), rows, datetime.now(UTC))
     if instances and not told:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
@@ -25,7 +26,7 @@ def list_requests(server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found = there.call("GET", "/requests")
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer(found))
         return 0
     from garrison.cli.views.traffic import show_in_progress
 
@@ -65,7 +66,7 @@ def ended(
     with client(server) as there:
         found = there.call("GET", "/activity", params={name: one for name, one in asked.items() if one is not None})
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer({"requests": found}))
         return 0
     from garrison.cli.views.traffic import show_ended
 

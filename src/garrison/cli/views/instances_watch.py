@@ -1,12 +1,12 @@
 """The list of instances as it changes: redrawn on a terminal, one line per event in a pipe."""
 
-import json as json_module
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from garrison.cli.json_answer import line
 from garrison.cli.views.instances import STATE_STYLES, Instance, show_instances
 from garrison.cli.views.page import Page, plain
 
@@ -73,7 +73,7 @@ class InstancesWatch:
         return Text("\n").join(lines.found)
 
     def _print(self, content: Any) -> None:
-        print(json_module.dumps(content), flush=True)
+        print(line(content), flush=True)
 
 
 class _Lines(Page):

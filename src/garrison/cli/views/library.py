@@ -1,12 +1,12 @@
 """Terminal output shared by `models` and `adapters`: facts, verifications, confirmations."""
 
-import json as json_module
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from garrison.base.errors import DeclinedError
 from garrison.base.exit_codes import ExitCode
 from garrison.cli.asker import asked
+from garrison.cli.json_answer import answer
 
 if TYPE_CHECKING:
     from garrison.models.verify import Verification
@@ -44,11 +44,12 @@ def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
 
 def print_verification(verification: "Verification", *, json: bool) -> int:
     """Print one line per file, and return the exit code: 11 if a file changed or is missing."""
+    code = ExitCode.OK if verification.ok else ExitCode.MODEL_INVALID
     if json:
         from dataclasses import asdict
 
         files = [asdict(file) for file in verification.files]
-        print(json_module.dumps({"ok": verification.ok, "path": str(verification.path), "files": files}))
+        print(answer({"path": str(verification.path), "files": files}, code=code))
     else:
         from rich.console import Console
         from rich.markup import escape
@@ -57,7 +58,7 @@ def print_verification(verification: "Verification", *, json: bool) -> int:
         for file in verification.files:
             console.print(f"{_MARKS[file.state]} {file.state:<9} {escape(file.name)}")
         console.print(_verdict(verification))
-    return ExitCode.OK if verification.ok else ExitCode.MODEL_INVALID
+    return code
 
 
 def _verdict(verification: "Verification") -> str:

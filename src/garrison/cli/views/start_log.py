@@ -1,6 +1,6 @@
 """A start in the log: the view and the progress of `garrison serve` when a log was asked for."""
 
-from typing import Any
+from typing import Any, Self
 
 from garrison.base.logs import logger
 from garrison.cli.views.call_line import address_line
@@ -60,6 +60,12 @@ class LogProgress:
 
     def __init__(self) -> None:
         self._doing: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Every line is complete already."""
 
     def step(self, name: str, **facts: Any) -> None:
         if message := facts.get("message"):

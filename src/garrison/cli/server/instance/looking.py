@@ -1,6 +1,5 @@
 """`garrison instance list`, `show` and `explain`."""
 
-import json as json_module
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.errors import UnreachableError
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name
@@ -39,7 +39,7 @@ def list_(
             return _watch(there, node, json=json)
         found = all_instances(there, node=node)
     if json:
-        print(json_module.dumps(found))
+        print(answer({"instances": found}))
     else:
         show_instances(Page(), found, datetime.now(UTC))
     return 0
@@ -53,7 +53,7 @@ def show(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found = instance(there, name)
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     else:
         show_instance(Page(), found, datetime.now(UTC))
     return 0
@@ -67,7 +67,7 @@ def explain(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found: Mapping[str, Any] = there.call("GET", path_of(name, "explain"))
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     else:
         show_explained(Page(), name, found)
     return 0

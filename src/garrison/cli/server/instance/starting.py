@@ -1,12 +1,12 @@
 """`garrison instance start`, `stop`, `restart`, `delete`."""
 
-import json as json_module
 import sys
 from typing import Annotated
 
 import typer
 
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.cli.json_answer import answer, interrupted
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name, NoWait, StartTimeout, Yes
@@ -57,7 +57,7 @@ def stop(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Stop an instance, after the requests that it has, and return when nothing of it is left."""
     with client(server) as there:
         found = stopped(there, name)
-    print(json_module.dumps(found) if json else f"{name} is {found['state']}: {found['reason']}")
+    print(answer(found) if json else f"{name} is {found['state']}: {found['reason']}")
     return 0
 
 
@@ -98,12 +98,10 @@ def shown_start(
     """
     name = begun["name"]
     if not wait:
-        print(
-            json_module.dumps(begun) if json else f"{name} is {'starting' if judged(begun) == 'waits' else 'running'}"
-        )
+        print(answer(begun) if json else f"{name} is {'starting' if judged(begun) == 'waits' else 'running'}")
         return 0
     if judged(begun) == "ready":
-        print(json_module.dumps(begun) if json else f"{name} runs already")
+        print(answer(begun) if json else f"{name} runs already")
         return 0
     view = start_progress(name, json=json)
     try:
@@ -111,6 +109,8 @@ def shown_start(
     except KeyboardInterrupt:
         view.end()
         print(f"{name} goes on starting; `garrison instance stop {name}` ends that", file=sys.stderr)
+        if json:
+            print(interrupted(_INTERRUPTED))
         return _INTERRUPTED
     except GarrisonError as error:
         view.end()
@@ -120,5 +120,5 @@ def shown_start(
     finally:
         view.end()
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     return 0

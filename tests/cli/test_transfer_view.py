@@ -2,8 +2,11 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
-from garrison.models.files.progress import JsonLines, Lines, Progress, RichProgress, Silent, choose
+from garrison.cli.views.transfer import JsonLines, Lines, choose
+from garrison.cli.views.transfer_live import LiveTransfer
+from garrison.models.files.progress import Progress, Silent
 from garrison.testing.clock import FakeClock
 from garrison.testing.progress import MemoryProgress
 
@@ -24,8 +27,16 @@ def test_json_lines_are_one_object_each() -> None:
     out, clock = io.StringIO(), FakeClock()
     transfer(JsonLines(out, clock), clock)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert all(line.pop("schema") == 1 for line in lines)
     assert lines[0] == {"step": "search", "source": "local"}
-    assert lines[2] == {"step": "downloading", "state": "started", "files": 2, "bytes": 200, "total_bytes": 1000}
+    assert lines[2] == {
+        "schema": 1,
+        "step": "downloading",
+        "state": "started",
+        "files": 2,
+        "bytes": 200,
+        "total_bytes": 1000,
+    }
     assert [line["bytes"] for line in lines if line.get("state") == "running"] == [
         300,
         400,
@@ -62,7 +73,7 @@ def test_nothing_to_transfer() -> None:
 
 def test_rich_shows_bytes_and_time_left() -> None:
     out = io.StringIO()
-    progress = RichProgress(out)
+    progress = LiveTransfer(out)
     progress.step("tried", message="[bold]not markup[/]")
     progress.started(2, 1000, 200)
     progress.step("note", message="[while] it runs")
@@ -81,7 +92,7 @@ def test_the_twin_remembers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("json_lines", "tty", "kind"), [(True, True, JsonLines), (False, True, RichProgress), (False, False, Lines)]
+    ("json_lines", "tty", "kind"), [(True, True, JsonLines), (False, True, LiveTransfer), (False, False, Lines)]
 )
 def test_choose(json_lines: bool, tty: bool, kind: type) -> None:
     class Stream(io.StringIO):
@@ -89,3 +100,40 @@ def test_choose(json_lines: bool, tty: bool, kind: type) -> None:
             return tty
 
     assert type(choose(json_lines=json_lines, out=Stream(), err=Stream())) is kind
+
+
+def test_a_wait_is_counted_down_and_ends_with_the_bytes_that_come_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    clock = FakeClock()
+    out = io.StringIO()
+    view = LiveTransfer(out, clock.monotonic)
+
+    def frame() -> str:
+        console = Console(file=io.StringIO(), width=80)
+        console.print(view._frame())
+        return console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO
+
+    with view:
+        view.started(2, 1000, 200)
+        view.step("wait", seconds=8, cause="HTTP 503", attempt=3, tries=5, message="not shown")
+        assert "waiting … 0 s  try 3 of 5 in 8 s: HTTP 503" in frame()
+        clock.advance(3)
+        view.advanced(100)  # of another file
+        assert "waiting … 3 s  try 3 of 5 in 5 s: HTTP 503" in frame()
+        view.step("wait", seconds=60, cause="hub limits requests", message="not shown")
+        assert "waiting … 3 s  next try in 60 s: hub limits requests" in frame()
+        clock.advance(61)
+        assert "waiting … 64 s  next try now: hub limits requests" in frame()
+        view.advanced(100)
+        assert "waiting" not in frame()
+        view.step("wait", seconds=8, cause="HTTP 503", attempt=2, tries=5, message="not shown")
+        assert "waiting … 0 s" in frame()
+        view.finished()
+        assert "waiting" not in frame()
+        view.step("check", message="checking the download")
+        clock.advance(5)
+        assert "checking the download … 5 s" in frame()
+        view.step("verify", message="verifying /models/" + "x" * 200)
+        clock.advance(7)
+        assert "xxx … 7 s" in frame()
+    assert "not shown" not in out.getvalue()
