@@ -30,7 +30,6 @@ def test_json_lines_are_one_object_each() -> None:
     assert all(line.pop("schema") == 1 for line in lines)
     assert lines[0] == {"step": "search", "source": "local"}
     assert lines[2] == {
-        "schema": 1,
         "step": "downloading",
         "state": "started",
         "files": 2,
