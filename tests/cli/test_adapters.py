@@ -38,7 +38,7 @@ def test_round_trip(cli: Any, clean_environ: Any, adapter: Any) -> None:
 
     assert cli("adapters", "verify", "sql").code == 0
     done = cli("adapters", "remove", "sql", "--yes", "--json")
-    assert json.loads(done.out) == {"ok": True, "name": "sql", "path": str(where)}
+    assert json.loads(done.out) == {"schema": 1, "ok": True, "exit_code": 0, "name": "sql", "path": str(where)}
     assert not where.exists()
     assert made.exists()
     assert listed(cli) == []

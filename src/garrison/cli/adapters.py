@@ -9,6 +9,7 @@ import typer
 from garrison.base.exit_codes import ExitCode
 from garrison.base.values import size_text
 from garrison.cli.json_answer import answer
+from garrison.cli.needed_here import Force, files_are_needed, stacks_need, unless_needed
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_verification
@@ -123,15 +124,18 @@ def verify(name: Name, json: Json = False) -> int:
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> int:
     """Remove an adapter from disk.
 
-    An engine that still serves it dies at the next request for it: unload it there first.
+    One that a stack, an instance or an engine of this machine needs stays, unless --force says otherwise: an engine
+    that still serves it dies at the next request for it.
     """
     layout = _layout()
+    entry = find_adapter(layout, name)
+    unless_needed(entry.name, lambda: files_are_needed(entry.path) + stacks_need(entry.path), force=force)
     if not yes:
-        entry = find_adapter(layout, name)
         confirm(f"Remove {entry.name} at {entry.path}?")
     gone = remove_adapter(layout, name)
     print(answer({"name": gone.name, "path": str(gone.path)}) if json else f"removed {gone.name}")

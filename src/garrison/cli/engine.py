@@ -9,6 +9,7 @@ import typer
 
 from garrison.base.settings import Settings
 from garrison.cli.json_answer import answer
+from garrison.cli.needed_here import Force, engine_is_needed, unless_needed
 from garrison.cli.options import Executable, Json, Offline, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.install_steps import install_steps
@@ -103,18 +104,29 @@ def remove(
     engine: Engine,
     version: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> int:
-    """Remove an environment."""
+    """Remove an environment.
+
+    The only one of an engine that an instance needs stays, unless --force says otherwise.
+    """
     data_dir = settings().data_dir
     found = environment_of(data_dir, registry.engine(engine).name, version)
+    if len(environments(data_dir, found.engine)) == 1:
+        unless_needed(f"{found.engine} {found.name}", lambda: engine_is_needed(found.engine), force=force)
     if not yes:
         confirm(f"Remove {found.engine} {found.name} at {found.path}?")
+    was_in_use = in_use(data_dir, found.engine) == found
     remove_environment(data_dir, found.engine, found.name)
+    now = in_use(data_dir, found.engine)
     if json:
-        print(answer(found.to_json()))
-    else:
-        print(f"removed {found.engine} {found.name}")
+        print(answer({**found.to_json(), "now_in_use": None if now is None else now.name}))
+        return 0
+    print(f"removed {found.engine} {found.name}")
+    if was_in_use:
+        again = f"none is left; `garrison engine install {found.engine}` installs one"
+        print(again if now is None else f"{now.engine} {now.name} is now in use")
     return 0
 
 

@@ -186,11 +186,13 @@ def delete(
     json: Json = False,
 ) -> int:
     """Delete a key. Its token is refused from then on."""
+    from garrison.cli.views.age import ago
     from garrison.cli.views.library import confirm
 
     found = _chosen(_run(lambda keys: keys.list_keys(), server), key)
     if not yes:
-        confirm(f"Delete key {found.id}, {found.name}, {found.prefix}…?")
+        used = f"last used {ago(found.last_used, datetime.now(UTC))}" if found.last_used else "never used"
+        confirm(f"Delete key {found.id}, {found.name}, {found.prefix}…, {used}?")
     gone = _run(lambda keys: keys.delete_key(found.id), server)
     if json:
         print(answer(key_to_json(gone)))

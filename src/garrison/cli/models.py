@@ -1,6 +1,7 @@
 """`garrison models`: import, list, show, verify, remove."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from garrison.base.values import size_text
 from garrison.cli.json_answer import answer
+from garrison.cli.needed_here import Force, files_are_needed, unless_needed
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.views.library import confirm, print_facts, print_verification
@@ -16,9 +18,11 @@ from garrison.cli.views.transfer import choose
 from garrison.models.layout import Layout
 from garrison.models.library import (
     ModelEntry,
+    find_model,
     import_model,
     list_models,
     remove_model,
+    removed_path,
     show_model,
     verify_model,
 )
@@ -120,12 +124,18 @@ def verify(name: Name, json: Json = False) -> int:
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> int:
-    """Remove a model from disk."""
+    """Remove a model from disk.
+
+    One that an engine or an instance of this machine needs stays, unless --force says otherwise.
+    """
     layout = _layout()
+    entry = find_model(layout, name)
+    needs = partial(files_are_needed, removed_path(entry), (entry.name, entry.model_id))
+    unless_needed(entry.model_id, needs, force=force)
     if not yes:
-        entry = show_model(layout, name).entry
         confirm(f"Remove {entry.model_id}, {size_text(entry.bytes)}, at {entry.path}?")
     gone = remove_model(layout, name)
     print(answer(_entry(gone)) if json else f"removed {gone.model_id}, {size_text(gone.bytes)}")

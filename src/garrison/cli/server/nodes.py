@@ -1,6 +1,7 @@
 """`garrison nodes`."""
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
+from garrison.cli.server.instance.calls import all_instances
 from garrison.cli.server.options import ServerUrl, client
 
 app = make_app("List, add and remove other servers.", no_args_is_help=True)
@@ -63,6 +65,11 @@ def add(
 def remove(name: Name, server: ServerUrl = None) -> int:
     """Forget a node. Its instances go on where they are."""
     with client(server) as there:
+        found: dict[str, Any] = there.call("GET", f"/nodes/{part(name)}")
+        theirs = all_instances(there, node=name) if found["state"] == "reachable" else []
         there.call("DELETE", f"/nodes/{part(name)}")
     print(f"node {name} removed")
+    for one in theirs:
+        stack = f"; stack {one['stack']} declares it: take it out of the manifest" if one.get("stack") else ""
+        print(f"note: instance {one['name']} goes on at {found['address']}{stack}", file=sys.stderr)
     return 0

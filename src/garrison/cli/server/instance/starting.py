@@ -76,6 +76,9 @@ def delete(
     """Delete a stopped instance, with its log. `export` keeps what it is."""
     with client(server) as there:
         found: Instance = there.call("GET", path_of(name))
+        if (stack := found.get("stack")) is not None:
+            again = f"stack {stack} declares {name}, and its next apply creates it again: take it out of the manifest"
+            print(f"note: {again}", file=sys.stderr)
         if not yes:
             confirm(f"Delete instance {name}, which is {found['state']}?")
         if stop_first:
