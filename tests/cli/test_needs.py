@@ -83,8 +83,8 @@ def test_only_instances_of_the_engine_that_run_in_its_environment() -> None:
 def test_stacks_and_targets_each_adapter_once() -> None:
     path = "/data/models/tiny"
     own = Resource(
-        key=Key("edge", "lora", "sql"), stack="lab", label="sql", operation=Operation.CREATED, spec={}, served_path=path,
-        parent=None, at=AT,
+        key=Key("edge", "lora", "sql"), stack="lab", label="sql", operation=Operation.CREATED, spec={}, parent=None,
+        served_path=path, at=AT,
     )  # fmt: skip
     stack = StackRecord(
         name="lab",

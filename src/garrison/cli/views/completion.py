@@ -31,12 +31,14 @@ Nodes = Sequence[_Node]
 
 _BASH = """
 _garrison() {
-    local cur=${COMP_WORDS[COMP_CWORD]} at=garrison found i
+    local cur=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} at=garrison found i
+    # --option=value is three words here.
+    if [[ $cur == = ]]; then cur=; elif [[ $before == = ]]; then before=${COMP_WORDS[COMP_CWORD - 2]}; fi
     for ((i = 1; i < COMP_CWORD; i++)); do
         [[ ${COMP_WORDS[i]} == -- ]] && return
         [[ -n $(_garrison_words "$at ${COMP_WORDS[i]}") ]] && at+=" ${COMP_WORDS[i]}"
     done
-    found=$(_garrison_values "$at ${COMP_WORDS[COMP_CWORD - 1]}") || {
+    found=$(_garrison_values "$at $before") || {
         found=$(_garrison_words "$at")
         [[ $cur == -* ]] || found=$(printf '%s\\n' $found | grep -v ^-)
     }
@@ -47,13 +49,14 @@ complete -o default -F _garrison garrison
 
 _ZSH = """
 _garrison() {
-    local at=garrison word
+    local at=garrison word option=${words[CURRENT-1]}
     local -a found
     for word in ${words[2,CURRENT-1]}; do
         [[ $word == -- ]] && { _files; return }
         [[ -n $(_garrison_words "$at $word") ]] && at+=" $word"
     done
-    if word=$(_garrison_values "$at ${words[CURRENT-1]}"); then
+    if [[ $PREFIX == --*=* ]]; then option=${PREFIX%%=*}; compset -P '*='; fi
+    if word=$(_garrison_values "$at $option"); then
         found=(${=word})
     else
         found=(${=$(_garrison_words "$at")})
