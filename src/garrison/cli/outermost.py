@@ -17,6 +17,7 @@ from garrison.base.errors import (
     UsageError,
 )
 from garrison.base.output.any_encoding import EXACT, READABLE, never_fail
+from garrison.cli.documentation import page_of_error
 from garrison.cli.signals import StopSignal, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ def report(error: GarrisonError, *, json: bool) -> int:
     print(f"{label}{redacted(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"{dim}  →{off} {redacted(error.hint)}", file=sys.stderr)
+    if (page := page_of_error(error.code)) is not None:
+        print(f"{dim}  Documentation: {page}{off}", file=sys.stderr)
     return int(error.exit_code)
 
 
