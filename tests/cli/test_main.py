@@ -1,3 +1,4 @@
+import ast
 import json
 import re
 import subprocess
@@ -322,3 +323,14 @@ def test_a_closed_pipe_is_not_an_error(clean_environ: Any, argv: list[str]) -> N
     process.stderr.close()
     assert process.wait(60) == 141
     assert said == ""
+
+
+def test_only_the_outermost_call_catches_whatever_comes() -> None:
+    root = Path(sys.modules["garrison.cli.main"].__file__ or "").parent
+    caught = {
+        file.name
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or "Exception" in ast.unparse(node.type).split())
+    }
+    assert caught == {"outermost.py"}

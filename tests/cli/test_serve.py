@@ -267,6 +267,15 @@ def test_an_option_of_the_engine_before_the_separator(cli: Any, words: str) -> N
     assert hint in done.err
 
 
+@pytest.mark.parametrize("option", ["--port", "--host", "--served-model-name", "-p"])
+def test_an_option_of_its_own_without_its_value_is_not_called_the_engines(cli: Any, option: str) -> None:
+    done = cli("serve", "acme/tiny", option)
+    assert done.code == 64
+    assert f"Option '{option}' requires an argument." in done.err
+    assert "--help` shows the usage" in done.err
+    assert "is an option of" not in done.err
+
+
 def test_its_value_is_not_shown(cli: Any) -> None:
     done = cli("serve", "acme/tiny", "--api-key", "SECRET-1")
     assert "`--api-key` is an option of vLLM" in done.err

@@ -1,6 +1,10 @@
 """What `garrison serve` says of an option that it does not have: it may be the engine's, which goes after `--`."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand
+from typer.exceptions import TyperException
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.engines import registry
@@ -8,9 +12,31 @@ from garrison.engines.argv import flag_of, is_flag, last_value, spelled_out
 from garrison.engines.catalogue import Catalogue
 from garrison.engines.nearest import nearest_flag, nearest_of
 
-__all__ = ["unknown_option"]
+__all__ = ["KnowsEngineFlags", "unknown_option"]
 
 _USUAL = "vllm"
+
+
+class KnowsEngineFlags(TyperCommand):
+    """A command that says of an unknown option whether an engine has it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer's.
+
+        Raises:
+            UsageError: it does not have an option.
+            TyperException: the command line is wrong in another way.
+        """
+        given = list(args)  # the parser takes its words away
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            # Typer has no public name for the error of an unknown option. That of a missing value names one that it has.
+            option = getattr(error, "option_name", None)
+            if option is None or any(option in (*one.opts, *one.secondary_opts) for one in self.params):
+                raise
+            alike = tuple(getattr(error, "possibilities", None) or ())
+            raise unknown_option(given, option, error.format_message(), alike=alike) from None
 
 
 def unknown_option(argv: Sequence[str], option: str, message: str, *, alike: Sequence[str]) -> UsageError:

@@ -200,7 +200,7 @@ def _unexpected(error: Exception, *, json: bool) -> int:
     typer = sys.modules.get("typer")
     if typer is not None and isinstance(error, sys.modules["typer.exceptions"].TyperException):
         context = getattr(error, "ctx", None)
-        hint = f"`{context.command_path} --help` shows the usage." if context else None
+        hint = f"`{context.command_path if context else 'garrison COMMAND'} --help` shows the usage."
         return report(UsageError(error.format_message(), hint=hint), json=json)
     path = _write_report(error)
     where = f"The report is in {path}; please send it together with the command you ran." if path else None

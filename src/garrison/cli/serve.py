@@ -15,6 +15,7 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.base.systemd import notify
 from garrison.cli.asker import asker
+from garrison.cli.engine_flags import KnowsEngineFlags
 from garrison.cli.log import opened_log
 from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
@@ -41,7 +42,10 @@ _MANIFESTS = (".yaml", ".yml", ".json", ".toml")
 _GROUPS = ("endpoint", "preflight", "start", "model")
 
 
-@app.command(epilog="Everything after -- goes to the engine verbatim: garrison serve org/name -- --max-model-len 4096")
+@app.command(
+    cls=KnowsEngineFlags,
+    epilog="Everything after -- goes to the engine verbatim: garrison serve org/name -- --max-model-len 4096",
+)
 def serve(
     context: typer.Context,
     model: Annotated[
