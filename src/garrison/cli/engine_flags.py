@@ -31,7 +31,7 @@ class KnowsEngineFlags(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except TyperException as error:
-            # Typer has no public name for the error of an unknown option. That of a missing value names one that it has.
+            # Typer has no public name for the error of an unknown option; that of a missing value names a known one.
             option = getattr(error, "option_name", None)
             if option is None or any(option in (*one.opts, *one.secondary_opts) for one in self.params):
                 raise
