@@ -1,6 +1,7 @@
 """`garrison serve --detach`: it returns when the engine answers, and what it started goes on."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -74,6 +75,59 @@ def test_ctrl_c_ends_what_was_started(
         _, err = started.communicate(timeout=60)
     assert started.returncode == 130, err
     assert json.loads(garrison("ps", "--json").stdout)["runs"] == []
+
+
+STUBBORN = """\
+import signal, sys, time
+if "--version" in sys.argv:
+    sys.exit(print("0.32.0"))
+signal.signal(signal.SIGTERM, lambda *_: print("not yet", flush=True))
+print("loading", flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.fixture
+def starting(
+    garrison: Any, port: int, clean_environ: Mapping[str, str], tmp_path: Path, tiny_model: Path, until: Any
+) -> Iterator[Any]:
+    """A detached command whose engine never is ready and does not end by SIGTERM; what it started; the log of that."""
+    program = tmp_path / "vllm"
+    program.write_text(f"#!{sys.executable}\n{STUBBORN}")
+    program.chmod(0o755)
+    environ = {**clean_environ, "GARRISON_DATA_DIR": str(tmp_path / "data"), "GARRISON_SKIP_GPU_CHECK": "1"}
+    environ |= {"GARRISON_STOP_TIMEOUT": "60"}
+    words = ["serve", str(tiny_model), "--executable", str(program), "--port", str(port), "--detach", "--logs"]
+    process = subprocess.Popen([*GARRISON, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    log = tmp_path / "data" / "logs" / f"serve-{port}.log"
+    until(lambda: log.exists() and "loading" in log.read_text(), seconds=30, what="the start")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    yield process, int(children[0]), log
+    if process.poll() is None:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_one_that_is_killed_did_not_start(starting: Any, garrison: Any) -> None:
+    process, child, _ = starting
+    os.kill(child, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 21, err
+    assert b"error: it was killed by SIGKILL before it was ready" in err
+    assert out == b""
+
+
+def test_a_second_ctrl_c_kills_an_engine_that_takes_its_time_to_stop(starting: Any, garrison: Any, until: Any) -> None:
+    process, child, log = starting
+    process.send_signal(signal.SIGINT)
+    until(lambda: "not yet" in log.read_text(), what="the stop")
+    assert process.poll() is None, "it waits for the engine"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert json.loads(garrison("ps", "--json").stdout)["runs"] == []
+    assert not Path(f"/proc/{child}").exists()
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--exec"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garrison.base.errors import EngineDiedError, all_errors
-from garrison.cli.background import end, spawn
+from garrison.cli.background import end, how_it_ended, spawn
 
 __all__ = ["detach"]
 
@@ -84,5 +84,5 @@ def _is_ready(told: socket.socket) -> bool:
 
 def _ended(code: int, log: Path) -> int:
     if code < 0 or code not in {int(one.exit_code) for one in all_errors()} | {0, 1, 2, 129, 130, 143}:
-        raise EngineDiedError(f"it ended with {code} before it was ready", hint=f"Its log is {log}.")
+        raise EngineDiedError(f"it {how_it_ended(code)} before it was ready", hint=f"Its log is {log}.")
     return code
