@@ -10,7 +10,7 @@ import pytest
 from json_calls import FLEET, HEAD, LOCAL, OTHER_FORMAT, SERVER, STREAMS, checked
 
 import garrison.cli
-from garrison.cli.words import every_node
+from garrison.cli.settings.words import every_node
 from garrison.engines.environments import environment_of, mark_complete
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
@@ -22,7 +22,7 @@ COMMANDS = [
 PRINTS_OTHER_JSON = {
     "cli/fleet/schema.py",  # a JSON Schema
     "cli/fleet/extract.py",  # a manifest
-    "cli/parse.py",  # the options of an engine
+    "cli/engines/parse.py",  # the options of an engine
     "cli/server/requests.py",  # a request that was kept
     "cli/scripts/vllm_resolve_model.py",  # the seed's shape
     "cli/scripts/vllm_preflight.py",
@@ -63,7 +63,7 @@ def places(
             path, engine="vllm", version=version, device="cpu", executable="bin/vllm", installed_at="2026-01-01"
         )
     monkeypatch.setattr(
-        "garrison.cli.engine.install_engine", lambda *_, **__: environment_of(data_dir, "vllm", "0.1.0+cpu")
+        "garrison.cli.engines.engine.install_engine", lambda *_, **__: environment_of(data_dir, "vllm", "0.1.0+cpu")
     )
     swap = tmp_path / "swap.yaml"
     swap.write_text("models:\n  a:\n    cmd: llama-server -m /m/a.gguf --port ${PORT}\n")
@@ -72,7 +72,7 @@ def places(
         "ADAPTER": lambda: adapter("sql"),
         "SWAP": lambda: swap,
         "URL": lambda: start().url,
-        "PORT": lambda: "39871",
+        "PORT": lambda: "21871",
     }
     return lambda word: known[word]() if word in known else word
 
@@ -124,7 +124,7 @@ def test_a_command_that_a_signal_ends(cli: Any, monkeypatch: pytest.MonkeyPatch)
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("garrison.cli.models.list_models", interrupted)
+    monkeypatch.setattr("garrison.cli.artifacts.models.list_models", interrupted)
     body = checked(cli("models", "list", "--json"))
     assert (body["ok"], body["code"], body["exit_code"]) == (False, "interrupted", 130)
 

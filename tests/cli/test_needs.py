@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from garrison.cli.needs import engine_needs, instance_needs, mentions, served_needs, stack_needs
+from garrison.cli.needs.need import engine_needs, instance_needs, mentions, served_needs, stack_needs
 from garrison.engines.environments import mark_complete
 from garrison.store.records import Key, Operation, Resource, StackRecord, TargetRecord
 

@@ -60,7 +60,7 @@ def test_interrupt(capsys: Any) -> None:
 
 
 def test_interrupt_inside_a_command(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("garrison.cli.wait.wait_ready", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("garrison.cli.serve.wait.wait_ready", raising(KeyboardInterrupt()))
     done = cli("wait", "http://x")
     assert (done.code, done.err) == (130, "interrupted\n")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from screens import Screen
 
-from garrison.cli.views.install_steps import LineSteps, LiveSteps, install_steps
+from garrison.cli.engines.views.install_steps import LineSteps, LiveSteps, install_steps
 from garrison.cli.views.spinning import spinning
 from garrison.engines.install.installer import Progress
 from garrison.models.files.hashing import RECORDED_NAME

@@ -56,7 +56,7 @@ def test_serve_shows_it_too_and_a_failure_gives_the_terminal_back(environ: Any, 
     program.write_text("#!/bin/sh\necho 0.32.0\n")
     program.chmod(0o755)
     hub.faults.append(Fault("/api/models/", "503", times=99))
-    words = ("serve", "acme/tiny", "--executable", program, "--port", "39872", "--dry-run")
+    words = ("serve", "acme/tiny", "--executable", program, "--port", "21872", "--dry-run")
     with Screen(environ, *words) as screen:
         assert screen.end() == 12, screen.text()
     assert any(re.search(r"waiting … \d s +try \d of 5", line) for line in screen.lines())

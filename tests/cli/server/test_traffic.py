@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from server_lab import ServerLab, chat_body, lines_of, wait_for
 
-from garrison.cli.views.traffic import show_ended, show_in_progress, show_usage
+from garrison.cli.server.views.traffic import show_ended, show_in_progress, show_usage
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -19,8 +19,8 @@ def ps(server: ServerUrl = None, json: Json = False) -> int:
     lives. With --server only the instances there are listed.
     """
     from garrison.cli.server.running import instances_here, this_machine, what_runs
+    from garrison.cli.server.views.ps import show_runs
     from garrison.cli.views.page import Page
-    from garrison.cli.views.ps import show_runs
     from garrison.launch.served import served_engines
 
     values = settings("server", server_url=server)

@@ -28,7 +28,7 @@ def list_requests(server: ServerUrl = None, json: Json = False) -> int:
     if json:
         print(answer(found))
         return 0
-    from garrison.cli.views.traffic import show_in_progress
+    from garrison.cli.server.views.traffic import show_in_progress
 
     show_in_progress(found)
     return 0
@@ -68,7 +68,7 @@ def ended(
     if json:
         print(answer({"requests": found}))
         return 0
-    from garrison.cli.views.traffic import show_ended
+    from garrison.cli.server.views.traffic import show_ended
 
     show_ended(found)
     return 0

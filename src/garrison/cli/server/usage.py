@@ -40,7 +40,7 @@ def usage(
     if json:
         print(answer(found))
         return 0
-    from garrison.cli.views.traffic import show_usage
+    from garrison.cli.server.views.traffic import show_usage
 
     show_usage(found)
     return 0

@@ -13,6 +13,7 @@ import typer
 
 from garrison.api.instances.own_options import own_options
 from garrison.base.errors import DeclinedError, InvalidError, UsageError
+from garrison.cli.asker import confirm
 from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
@@ -21,7 +22,6 @@ from garrison.cli.server.instance.calls import Instance, path_of, print_notes, w
 from garrison.cli.server.instance.documents import as_yaml, options_in, read_file
 from garrison.cli.server.instance.options import Options, changed, patch_of, restarts
 from garrison.cli.server.options import ServerUrl, client
-from garrison.cli.views.library import confirm
 
 __all__ = ["edit"]
 

@@ -31,7 +31,7 @@ def list_(
     With --watch a terminal shows the list as it is now; a pipe gets the list, then one line per event, as JSON with
     --json.
     """
-    from garrison.cli.views.instances import show_instances
+    from garrison.cli.server.views.instances import show_instances
     from garrison.cli.views.page import Page
 
     with client(server) as there:
@@ -47,7 +47,7 @@ def list_(
 
 def show(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Show everything about one instance."""
-    from garrison.cli.views.instances import show_instance
+    from garrison.cli.server.views.instances import show_instance
     from garrison.cli.views.page import Page
 
     with client(server) as there:
@@ -61,7 +61,7 @@ def show(name: Name, server: ServerUrl = None, json: Json = False) -> int:
 
 def explain(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Say what a start would do now: where it fits, who would make room, or why it cannot."""
-    from garrison.cli.views.explained import show_explained
+    from garrison.cli.server.views.explained import show_explained
     from garrison.cli.views.page import Page
 
     with client(server) as there:
@@ -74,7 +74,7 @@ def explain(name: Name, server: ServerUrl = None, json: Json = False) -> int:
 
 
 def _watch(server: ServerClient, node: str | None, *, json: bool) -> int:
-    from garrison.cli.views.instances_watch import InstancesWatch
+    from garrison.cli.server.views.instances_watch import InstancesWatch
 
     view = InstancesWatch(json=json)
     try:

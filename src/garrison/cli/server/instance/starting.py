@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.cli.asker import confirm
 from garrison.cli.json_answer import answer, interrupted
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
@@ -13,8 +14,7 @@ from garrison.cli.server.instance.arguments import Name, NoWait, StartTimeout, Y
 from garrison.cli.server.instance.calls import Instance, path_of
 from garrison.cli.server.instance.waiting import judged, wait_started
 from garrison.cli.server.options import ServerUrl, client
-from garrison.cli.views.instance_start import start_progress
-from garrison.cli.views.library import confirm
+from garrison.cli.server.views.instance_start import start_progress
 from garrison.cli.views.log_lines import show_tail
 
 __all__ = ["delete", "restart", "shown_start", "start", "stop", "stopped"]

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from rendered import ESCAPE
 
+from garrison.cli.settings.views.completion import SCRIPTS
+from garrison.cli.settings.words import every_node
 from garrison.cli.table import COMMANDS
-from garrison.cli.views.completion import SCRIPTS
-from garrison.cli.words import every_node
 
 BASH = """
 source {script}

@@ -12,7 +12,11 @@ from garrison.access.permissions import Scope
 from garrison.access.stored import key_to_json
 from garrison.base.errors import NotFoundError, UsageError
 from garrison.cli.json_answer import answer
-from garrison.cli.key_options import (
+from garrison.cli.options import Json, settings
+from garrison.cli.options import app as make_app
+from garrison.cli.server.client import ServerClient
+from garrison.cli.server.keys.http_keys import HttpKeys
+from garrison.cli.server.keys.options import (
     Concurrent,
     Expires,
     Inference,
@@ -31,10 +35,6 @@ from garrison.cli.key_options import (
     limits,
     permissions,
 )
-from garrison.cli.options import Json, settings
-from garrison.cli.options import app as make_app
-from garrison.cli.server.client import ServerClient
-from garrison.cli.server.keys import HttpKeys
 from garrison.cli.server.options import ServerUrl
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def list_(server: ServerUrl = None, json: Json = False) -> int:
     if json:
         print(answer({"keys": [key_to_json(key) for key in found]}))
         return 0
-    from garrison.cli.views.keys import show_keys
+    from garrison.cli.server.views.keys import show_keys
 
     show_keys(found, datetime.now(UTC))
     return 0
@@ -186,8 +186,8 @@ def delete(
     json: Json = False,
 ) -> int:
     """Delete a key. Its token is refused from then on."""
+    from garrison.cli.asker import confirm
     from garrison.cli.views.age import ago
-    from garrison.cli.views.library import confirm
 
     found = _chosen(_run(lambda keys: keys.list_keys(), server), key)
     if not yes:
@@ -230,7 +230,7 @@ def _print_issued(issued: "Issued", *, quiet: bool, json: bool) -> int:
         return 0
     print(issued.token)
     if not quiet:
-        from garrison.cli.views.keys import show_key
+        from garrison.cli.server.views.keys import show_key
 
         print()
         show_key(issued.key, datetime.now(UTC))
@@ -242,7 +242,7 @@ def _print_key(key: "Key", *, json: bool) -> int:
     if json:
         print(answer(key_to_json(key)))
     else:
-        from garrison.cli.views.keys import show_key
+        from garrison.cli.server.views.keys import show_key
 
         show_key(key, datetime.now(UTC))
     return 0

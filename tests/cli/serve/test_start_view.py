@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from garrison.cli.serve.views.start import LineView, RichView
 from garrison.cli.views.spinning import Spinning
-from garrison.cli.views.start import LineView, RichView
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -103,7 +103,7 @@ def test_green_page(cli: Any, engine: Path, monkeypatch: pytest.MonkeyPatch) -> 
             disk_free=100 * gib, shm_total=gib, port=None, open_files=65536, processes=65536, supported_system=True,
         )  # fmt: skip
 
-    monkeypatch.setattr("garrison.cli.doctor.machine_facts", well)
+    monkeypatch.setattr("garrison.cli.serve.doctor.machine_facts", well)
     done = cli("doctor", "--offline")
     assert done.code == 0
     assert done.out.splitlines()[-1] == "This machine can serve."

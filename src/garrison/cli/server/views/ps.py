@@ -5,8 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from garrison.base.values import size_text
+from garrison.cli.server.views.instances import NONE, STATE_STYLES, age_of
 from garrison.cli.views.columns import Column, show_rows
-from garrison.cli.views.instances import NONE, STATE_STYLES, age_of
 from garrison.cli.views.page import Page
 
 __all__ = ["show_runs"]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from garrison.base.settings import Settings
+from garrison.cli.asker import confirm
+from garrison.cli.engines.views.install_steps import install_steps
 from garrison.cli.json_answer import answer
-from garrison.cli.needed_here import Force, engine_is_needed, unless_needed
+from garrison.cli.needs.here import Force, engine_is_needed, unless_needed
 from garrison.cli.options import Executable, Json, Offline, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.install_steps import install_steps
-from garrison.cli.views.library import confirm
 from garrison.cli.views.table import print_table
 from garrison.engines import registry
 from garrison.engines.environments import environment_of, environments, in_use

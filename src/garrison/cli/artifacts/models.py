@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.values import size_text
+from garrison.cli.artifacts.views.verification import print_verification
+from garrison.cli.asker import confirm
 from garrison.cli.json_answer import answer
-from garrison.cli.needed_here import Force, files_are_needed, unless_needed
+from garrison.cli.needs.here import Force, files_are_needed, unless_needed
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.library import confirm, print_facts, print_verification
-from garrison.cli.views.table import print_table
+from garrison.cli.views.table import print_facts, print_table
 from garrison.cli.views.transfer import choose
 from garrison.models.layout import Layout
 from garrison.models.library import (

@@ -19,8 +19,8 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(h
 
     It holds all the words, so that completing starts no program.
     """
-    from garrison.cli.views.completion import SCRIPTS
-    from garrison.cli.words import every_node
+    from garrison.cli.settings.views.completion import SCRIPTS
+    from garrison.cli.settings.words import every_node
 
     print(SCRIPTS[shell](every_node()), end="")
     return 0

@@ -10,7 +10,7 @@ import typer
 
 from garrison.base.errors import GarrisonError
 from garrison.base.settings import Settings
-from garrison.cli.needs import Need, engine_needs, instance_needs, refusal, served_needs, stack_needs
+from garrison.cli.needs.need import Need, engine_needs, instance_needs, refusal, served_needs, stack_needs
 from garrison.cli.options import settings
 
 __all__ = ["Force", "engine_is_needed", "files_are_needed", "stacks_need", "unless_needed"]

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from garrison.api.feed import event_json
 from garrison.base.output.live_stream import LiveStream
-from garrison.cli.views.instances import ended_text
-from garrison.cli.views.instances_watch import event_text
+from garrison.cli.server.views.instances import ended_text
+from garrison.cli.server.views.instances_watch import event_text
 from garrison.cli.views.page import Page, counted
 from garrison.store.records import Event
 

@@ -1,17 +1,14 @@
-"""Terminal output shared by `models` and `adapters`: facts, verifications, confirmations."""
+"""Terminal output shared by `models` and `adapters`: verifications."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from garrison.base.errors import DeclinedError
 from garrison.base.exit_codes import ExitCode
-from garrison.cli.asker import asked
 from garrison.cli.json_answer import answer
 
 if TYPE_CHECKING:
     from garrison.models.verify import Verification
 
-__all__ = ["confirm", "print_facts", "print_verification"]
+__all__ = ["print_verification"]
 
 _MARKS = {
     "ok": "[green]✓[/]",
@@ -20,26 +17,6 @@ _MARKS = {
     "missing": "[red]✗[/]",
     "extra": "[dim]·[/]",
 }
-
-
-def confirm(question: str) -> None:
-    """Ask at the terminal, and return if the answer is yes.
-
-    Raises:
-        UsageError: standard input is not a terminal.
-        DeclinedError: the answer is not yes.
-        KeyboardInterrupt: Ctrl-C.
-    """
-    if not asked(question):
-        raise DeclinedError("Nothing was done.")
-
-
-def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
-    """Print lines of `name  value`; None values are skipped."""
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        if value is not None:
-            print(f"{name:<{width}}  {value}")
 
 
 def print_verification(verification: "Verification", *, json: bool) -> int:

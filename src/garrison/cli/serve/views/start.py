@@ -4,7 +4,7 @@ import sys
 from typing import TextIO
 
 from garrison.base.values import size_text
-from garrison.cli.views.call_line import address_line
+from garrison.cli.serve.views.call_line import address_line
 from garrison.engines.argv import Endpoint
 
 __all__ = ["LineView", "RichView", "start_view"]

@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 from garrison.base.logs import logger
-from garrison.cli.views.call_line import address_line
+from garrison.cli.serve.views.call_line import address_line
 from garrison.engines.argv import Endpoint
 
 __all__ = ["LogProgress", "LogView"]

@@ -80,7 +80,7 @@ def test_json(cli: Any, server: Any) -> None:
     url = server(200)
     body = json.loads(cli("wait", url, "--json").out)
     assert body.pop("seconds") >= 0
-    assert body == {"ok": True, "url": url, "reason": "/health answers 200"}
+    assert body == {"schema": 1, "ok": True, "exit_code": 0, "url": url, "reason": "/health answers 200"}
 
 
 def test_no_address(cli: Any) -> None:

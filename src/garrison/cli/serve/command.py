@@ -15,14 +15,14 @@ from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.base.systemd import notify
 from garrison.cli.asker import asker
-from garrison.cli.engine_flags import KnowsEngineFlags
 from garrison.cli.log import opened_log
 from garrison.cli.options import Executable, Host, Log, Offline, Port, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.views.call_line import call_line
+from garrison.cli.serve.engine_flags import KnowsEngineFlags
+from garrison.cli.serve.views.call_line import call_line
+from garrison.cli.serve.views.start import start_view
+from garrison.cli.serve.views.start_log import LogProgress, LogView
 from garrison.cli.views.log_lines import show_tail
-from garrison.cli.views.start import start_view
-from garrison.cli.views.start_log import LogProgress, LogView
 from garrison.cli.views.transfer import ShownProgress, choose
 from garrison.engines.argv import Endpoint
 from garrison.launch.run.view import StartView
@@ -198,7 +198,7 @@ def _start(prepared: Prepared, values: Settings, *, logs: bool | None) -> int:
 
 
 def _detached(spec: LaunchSpec, values: Settings) -> int:
-    from garrison.cli.serve_detached import detach
+    from garrison.cli.serve.detached import detach
 
     own = list(sys.argv[1:])
     own.remove("--detach")

@@ -1,6 +1,6 @@
 import pytest
 
-from garrison.cli.views.call_line import address_line, call_line
+from garrison.cli.serve.views.call_line import address_line, call_line
 from garrison.engines.argv import Endpoint
 
 BODY = (

@@ -7,8 +7,7 @@ from garrison.access.key import Key, KeyState
 from garrison.access.permissions import Scope
 from garrison.base.output.plain_text import plain
 from garrison.cli.views.age import ago, duration, utc
-from garrison.cli.views.library import print_facts
-from garrison.cli.views.table import print_table
+from garrison.cli.views.table import print_facts, print_table
 
 __all__ = ["show_key", "show_keys"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from garrison.cli.json_answer import line
-from garrison.cli.views.instances import STATE_STYLES, Instance, show_instances
+from garrison.cli.server.views.instances import STATE_STYLES, Instance, show_instances
 from garrison.cli.views.page import Page, plain
 
 if TYPE_CHECKING:
