@@ -136,3 +136,11 @@ def test_a_wait_is_counted_down_and_ends_with_the_bytes_that_come_after_it(monke
         clock.advance(7)
         assert "xxx … 7 s" in frame()
     assert "not shown" not in out.getvalue()
+
+
+def test_what_a_hub_says_cannot_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for view in (Lines(out := io.StringIO()), LiveTransfer(out_live := io.StringIO())):
+        view.step("tried", message="hf-hub: \x1b[2Jno\nsuch model")
+    for written in (out, out_live):
+        assert written.getvalue() == "hf-hub: \ufffd[2Jno such model\n"

@@ -7,6 +7,7 @@ import threading
 from typing import Any, Protocol, Self, TextIO
 
 from garrison.base.clock import Clock, SystemClock
+from garrison.base.output.plain_text import plain
 from garrison.base.values import size_text
 from garrison.cli.json_answer import line
 from garrison.models.files.progress import Progress
@@ -120,7 +121,7 @@ class Lines(_View):
 
     def step(self, name: str, **facts: Any) -> None:
         if message := facts.get("message"):
-            self._write(message)
+            self._write(plain(message))
 
     def started(self, files: int, total: int, done: int = 0, *, doing: str = "downloading") -> None:
         self._tenths.begin(files, total, done)

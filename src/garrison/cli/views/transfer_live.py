@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from garrison.base.output.plain_text import plain
 from garrison.cli.views.spinning import Spinning
 
 __all__ = ["LiveTransfer"]
@@ -78,7 +79,7 @@ class LiveTransfer:
         if name == "found":
             self._end()
         if message:
-            self._console.print(message, markup=False, soft_wrap=True)
+            self._console.print(plain(message), markup=False, soft_wrap=True)
         if name == "wait":
             self._look("waiting")
 
