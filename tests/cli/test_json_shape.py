@@ -2,18 +2,16 @@
 
 import ast
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from json_calls import FLEET, HEAD, LOCAL, OTHER_FORMAT, SERVER, STREAMS, checked
+from json_calls import FLEET, HEAD, LOCAL, ON_A_REQUEST, OTHER_FORMAT, PAGE, SERVER, STREAMS, checked, documented
 
 import garrison.cli
 from garrison.cli.settings.words import every_node
 from garrison.engines.environments import environment_of, mark_complete
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
 COMMANDS = [
     node.path.removeprefix("garrison ")
     for node in every_node()
@@ -30,7 +28,7 @@ PRINTS_OTHER_JSON = {
 
 
 def test_each_command_has_a_call_here() -> None:
-    assert {*LOCAL, *FLEET, *SERVER, *STREAMS, *OTHER_FORMAT} == set(COMMANDS)
+    assert {*LOCAL, *FLEET, *SERVER, *ON_A_REQUEST, *STREAMS, *OTHER_FORMAT} == set(COMMANDS)
 
 
 def test_each_command_is_on_the_page() -> None:
@@ -127,13 +125,3 @@ def test_a_command_that_a_signal_ends(cli: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("garrison.cli.artifacts.models.list_models", interrupted)
     body = checked(cli("models", "list", "--json"))
     assert (body["ok"], body["code"], body["exit_code"]) == (False, "interrupted", 130)
-
-
-def documented() -> dict[str, set[str]]:
-    """The keys of each command whose row on the page begins with keys."""
-    rows = re.findall(r"^\| (`[^|]+`) \| (`[^|]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return {
-        command: set(re.findall(r"`([^`]+)`", keys.partition(". ")[0]))
-        for commands, keys in rows
-        for command in re.findall(r"`([^`]+)`", commands)
-    }

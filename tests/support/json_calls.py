@@ -1,8 +1,11 @@
 """A call of every command that has `--json`, and the shape of what it must print."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
 HEAD = {"schema", "ok", "exit_code"}
 
 LOCAL: dict[str, list[list[str]]] = {
@@ -66,14 +69,21 @@ SERVER: dict[str, list[list[str]]] = {
     "instance start": [["instance", "start", "one"]],
     "instance restart": [["instance", "restart", "one"]],
     "instance stop": [["instance", "stop", "one"]],
+    "stop": [["stop", "one"]],
+    "instance delete": [["instance", "delete", "one", "--yes"]],
     "nodes add": [["nodes", "add", "far", "http://127.0.0.1:1"]],
     "nodes list": [["nodes", "list"]],
+    "nodes remove": [["nodes", "remove", "far"]],
     "profile": [["profile"]],
     "usage": [["usage"]],
     "requests list": [["requests", "list"]],
     "requests ended": [["requests", "ended"]],
+    "down": [["down"]],
 }
 """On a server that runs, in this order; it has an instance `one`."""
+
+ON_A_REQUEST = {"requests stop"}
+"""They need a request in progress: `tests/cli/server/test_traffic.py` has one."""
 
 STREAMS = {"history", "agent"}
 """They print a line for each event, and no answer."""
@@ -90,3 +100,13 @@ def checked(done: Any) -> dict[str, Any]:
     assert (last["schema"], last["exit_code"]) == (1, done.code), last
     body: dict[str, Any] = last
     return body
+
+
+def documented() -> dict[str, set[str]]:
+    """The keys of each command whose row on the page begins with keys."""
+    rows = re.findall(r"^\| (`[^|]+`) \| (`[^|]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        command: set(re.findall(r"`([^`]+)`", keys.partition(". ")[0]))
+        for commands, keys in rows
+        for command in re.findall(r"`([^`]+)`", commands)
+    }

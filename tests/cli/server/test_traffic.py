@@ -40,7 +40,8 @@ def test_a_request_is_listed_and_stopped(here: Any, server: ServerLab, tiny_mode
         (one,) = json.loads(here("requests", "list", "--json").out)["requests"]
         assert one["model"] == "slow"
         assert one["id"][:8] in here("requests", "list").out
-        assert here("requests", "stop", one["id"]).out == f"request {one['id']} stopped\n"
+        stopped = json.loads(here("requests", "stop", one["id"], "--json").out)
+        assert stopped == {"schema": 1, "ok": True, "exit_code": 0, "stopped": [one["id"]]}
     wait_for(lambda: server.instance("slow")["requests"] == 0, 5, "the engine is told")
     again = here("requests", "stop", one["id"])
     assert again.code != 0

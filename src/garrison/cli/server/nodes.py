@@ -62,12 +62,16 @@ def add(
 
 
 @app.command()
-def remove(name: Name, server: ServerUrl = None) -> int:
+def remove(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Forget a node. Its instances go on where they are."""
     with client(server) as there:
         found: dict[str, Any] = there.call("GET", f"/nodes/{part(name)}")
         theirs = all_instances(there, node=name) if found["state"] == "reachable" else []
         there.call("DELETE", f"/nodes/{part(name)}")
+    if json:
+        names = [one["name"] for one in theirs]
+        print(answer({"name": name, "address": found["address"], "instances": names}))
+        return 0
     print(f"node {name} removed")
     for one in theirs:
         stack = f"; stack {one['stack']} declares it: take it out of the manifest" if one.get("stack") else ""

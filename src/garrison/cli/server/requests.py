@@ -35,12 +35,15 @@ def list_requests(server: ServerUrl = None, json: Json = False) -> int:
 
 
 @app.command()
-def stop(ids: Ids, server: ServerUrl = None) -> int:
+def stop(ids: Ids, server: ServerUrl = None, json: Json = False) -> int:
     """End requests, at their engines as well. A client that has no answer yet gets status 499."""
     with client(server) as there:
         for one in ids:
             there.call("DELETE", f"/requests/{part(one)}")
-            print(f"request {one} stopped")
+            if not json:
+                print(f"request {one} stopped")
+    if json:
+        print(answer({"stopped": ids}))
     return 0
 
 

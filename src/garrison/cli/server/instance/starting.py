@@ -72,6 +72,7 @@ def delete(
     stop_first: Annotated[bool, typer.Option("--stop", help="Stop it first, if it runs.")] = False,
     yes: Yes = False,
     server: ServerUrl = None,
+    json: Json = False,
 ) -> int:
     """Delete a stopped instance, with its log. `export` keeps what it is."""
     with client(server) as there:
@@ -87,7 +88,7 @@ def delete(
             there.call("DELETE", path_of(name))
         except ConflictError as error:
             raise ConflictError(error.message, hint="Stop it first, or pass --stop.", details=error.details) from None
-    print(f"deleted {name}")
+    print(answer({"name": name, "stack": found.get("stack")}) if json else f"deleted {name}")
     return 0
 
 
