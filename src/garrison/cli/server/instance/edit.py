@@ -67,7 +67,7 @@ def edit(
     if json:
         print(answer(sent))
     else:
-        print_notes(answer)
+        print_notes(sent)
         print(f"changed {name}" + (", and restarted it" if restarted else ""))
     return 0
 
