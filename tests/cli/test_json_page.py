@@ -6,27 +6,13 @@ from pathlib import Path
 
 import pytest
 from fleet_files import write
+from json_calls import FLEET, HEAD
 
 from garrison.cli.json_answer import SCHEMA
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "json.md"
-HEAD = {"schema", "ok", "exit_code"}
-
-CALLS = {
-    "plan": ["plan", "FILE"],
-    "apply": ["apply", "FILE", "--yes"],
-    "destroy": ["destroy", "--stack", "lab", "--yes"],
-    "status": ["status"],
-    "drift": ["drift"],
-    "discover": ["discover"],
-    "inventory": ["inventory"],
-    "extract": ["extract"],
-    "eval": ["eval", "FILE"],
-    "adopt": ["adopt", "edge-1/mine", "--stack", "lab", "--yes"],
-    "forget": ["forget", "edge-1", "--yes", "--force"],
-}
 
 
 def documented():
@@ -48,9 +34,10 @@ def file(cli, world, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", CALLS)
+@pytest.mark.parametrize("command", FLEET)
 def test_each_command_prints_what_the_page_says(cli, file, command):
-    done = cli(*(file if word == "FILE" else word for word in CALLS[command]), "--json")
+    (words,) = FLEET[command]
+    done = cli(*(file if word == "FILE" else word for word in words), "--json")
     body = json.loads(done.out)
     assert body.keys() == HEAD | documented()[command]
     assert (body["schema"], body["exit_code"]) == (SCHEMA, done.code)

@@ -1,3 +1,4 @@
+import ast
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from garrison.cli.documentation import page_of, pages
+from garrison.base.errors import ModelError, PortError, all_errors
+from garrison.cli.documentation import _OF_AN_ERROR, page_of, page_of_error, pages
 from garrison.cli.main import root_help, run
 from garrison.cli.table import COMMANDS, find
 
@@ -118,6 +120,42 @@ def test_the_page_about_a_command_exists(command: Any) -> None:
 )
 def test_help_names_its_page(cli: Any, words: list[str], page: str) -> None:
     assert cli(*words).out.splitlines()[-1] == f"Documentation: {pages()}/{page}"
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        (["models", "show", "nothing"], "resolve.md"),
+        (["engine", "describe", "vllm", "--executable", "/nonexistent/vllm"], "engines.md"),
+    ],
+)
+def test_an_error_names_the_page_about_its_cause(cli: Any, words: list[str], page: str) -> None:
+    assert cli(*words).err.splitlines()[-1] == f"  Documentation: {pages()}/{page}"
+
+
+def test_an_error_that_says_enough_names_none(cli: Any) -> None:
+    assert "Documentation" not in cli("models", "show").err + cli("keys", "show", "nobody").err
+
+
+def test_the_page_about_each_error_exists() -> None:
+    codes = {error.code for error in all_errors()}
+    assert {one.code for one in all_errors() if issubclass(one, PortError | ModelError)} <= set(_OF_AN_ERROR)
+    assert set(_OF_AN_ERROR) <= codes
+    assert all((found := page_of_error(code)) is not None and found.is_file() for code in _OF_AN_ERROR)
+
+
+def test_the_package_has_the_pages() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"] == {"docs": "share/doc/garrison"}
+
+
+def test_the_pages_of_an_installation_for_one_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "lib" / "python3.11" / "site-packages" / "garrison" / "cli" / "documentation.py"
+    monkeypatch.setattr("garrison.cli.documentation.__file__", str(module))
+    installed = tmp_path / "share" / "doc" / "garrison"
+    installed.mkdir(parents=True)
+    (installed / "serve.md").touch()
+    assert pages() == installed
 
 
 def test_the_pages_of_an_installation(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,3 +323,14 @@ def test_a_closed_pipe_is_not_an_error(clean_environ: Any, argv: list[str]) -> N
     process.stderr.close()
     assert process.wait(60) == 141
     assert said == ""
+
+
+def test_only_the_outermost_call_catches_whatever_comes() -> None:
+    root = Path(sys.modules["garrison.cli.main"].__file__ or "").parent
+    caught = {
+        file.name
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ExceptHandler) and (node.type is None or "Exception" in ast.unparse(node.type).split())
+    }
+    assert caught == {"outermost.py"}

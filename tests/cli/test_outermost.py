@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from garrison.base.errors import DeclinedError, InvalidError, all_errors
+from garrison.cli.documentation import page_of_error
 from garrison.cli.outermost import outermost, report
 
 SECRET = "sk-very-secret"
@@ -37,7 +38,8 @@ def test_every_error(capsys: Any, cls: Any, as_json: bool) -> None:
     assert outermost(raising(error), json=as_json) == int(cls.exit_code)
     out, err = capsys.readouterr()
     label = "" if cls is DeclinedError else "error: "
-    assert err == f"{label}it broke\n  → Fix it.\n"
+    page = page_of_error(cls.code)
+    assert err == f"{label}it broke\n  → Fix it.\n" + (f"  Documentation: {page}\n" if page else "")
     if not as_json:
         assert out == ""
         return
@@ -58,7 +60,7 @@ def test_interrupt(capsys: Any) -> None:
 
 
 def test_interrupt_inside_a_command(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("garrison.cli.wait.wait_ready", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("garrison.cli.serve.wait.wait_ready", raising(KeyboardInterrupt()))
     done = cli("wait", "http://x")
     assert (done.code, done.err) == (130, "interrupted\n")
 

@@ -4,9 +4,9 @@ import select
 import sys
 from collections.abc import Callable
 
-from garrison.base.errors import UsageError
+from garrison.base.errors import DeclinedError, UsageError
 
-__all__ = ["asked", "asker"]
+__all__ = ["asked", "asker", "confirm"]
 
 _POLL_SECONDS = 0.1
 
@@ -47,3 +47,15 @@ def asked(question: str, stopped: Callable[[], bool] = lambda: False) -> bool:
     finally:
         if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: nobody pressed Enter
             print(file=sys.stderr, flush=True)
+
+
+def confirm(question: str) -> None:
+    """Ask at the terminal, and return if the answer is yes.
+
+    Raises:
+        UsageError: standard input is not a terminal.
+        DeclinedError: the answer is not yes.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    if not asked(question):
+        raise DeclinedError("Nothing was done.")

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from garrison.base.children import SAFE_PYTHON
+from garrison.launch.run.failure import signal_name
 
-__all__ = ["end", "spawn"]
+__all__ = ["end", "how_it_ended", "spawn"]
 
 _END_SECONDS = 15.0
+_KILL_SECONDS = 5.0
 _MOST_LOG_BYTES = 32 * 2**20
 
 
@@ -40,10 +42,32 @@ def spawn(arguments: Sequence[str], log: Path, **variables: str) -> tuple[int, "
 
 
 def end(child: "subprocess.Popen[bytes]", seconds: float = _END_SECONDS) -> None:
-    """End it; one that does not end in time is killed."""
+    """End it; one that does not end in time is killed, and so is one that a second signal to this process is about.
+
+    Raises:
+        KeyboardInterrupt: that second signal.
+    """
     child.terminate()
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
+        _kill(child)
+    except KeyboardInterrupt:
+        _kill(child)
+        raise
+
+
+def how_it_ended(code: int) -> str:
+    """How it ended, by its return code: "ended with 1", "was killed by SIGKILL"."""
+    return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with {code}"
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    """Have it kill what it started; where it does not, kill it, and the shim of its engine stops that."""
+    child.terminate()  # its second signal
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_KILL_SECONDS)
+    finally:  # also at a third signal
         child.kill()
         child.wait()

@@ -91,15 +91,7 @@ def _run_command(command: Command, argv: list[str]) -> int:
 
 def _invoked(command: Command, program: Any, own: list[str], rest: list[str]) -> int:
     # Not `program.main`, which turns Ctrl-C into a silent exit code.
-    try:
-        context = program.make_context(f"garrison {command.name}", list(own), obj=tuple(rest))
-    except Exception as error:
-        if command.name == "serve" and (option := getattr(error, "option_name", None)):
-            from garrison.cli.engine_flags import unknown_option
-
-            alike = tuple(getattr(error, "possibilities", None) or ())
-            raise unknown_option(own, option, error.format_message(), alike=alike) from None  # type: ignore[attr-defined]  # an error with such an option is the parser's
-        raise
+    context = program.make_context(f"garrison {command.name}", list(own), obj=tuple(rest))
     with context:
         result = program.invoke(context)
     return result if isinstance(result, int) else 0

@@ -17,6 +17,7 @@ from garrison.base.errors import (
     UsageError,
 )
 from garrison.base.output.any_encoding import EXACT, READABLE, never_fail
+from garrison.cli.documentation import page_of_error
 from garrison.cli.signals import StopSignal, stopped_as_by_ctrl_c
 
 if TYPE_CHECKING:
@@ -46,11 +47,9 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except GarrisonError as error:
         return report(error, json=json)
     except StopSignal as stopped:
-        print(f"stopped ({stopped})", file=sys.stderr)
-        return 128 + stopped.number
+        return _interrupted(f"stopped ({stopped})", 128 + stopped.number, json=json)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _interrupted("interrupted", _INTERRUPTED, json=json)
     except BrokenPipeError:
         return _reader_gone()
     except OSError as error:
@@ -68,6 +67,15 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - the only catch-all: a bug becomes a report, not a traceback
         return _unexpected(error, json=json)
+    return code
+
+
+def _interrupted(word: str, code: int, *, json: bool) -> int:
+    if json:
+        from garrison.cli.json_answer import interrupted
+
+        print(interrupted(code))
+    print(word, file=sys.stderr)
     return code
 
 
@@ -182,6 +190,8 @@ def report(error: GarrisonError, *, json: bool) -> int:
     print(f"{label}{redacted(error.message)}", file=sys.stderr)
     if error.hint:
         print(f"{dim}  →{off} {redacted(error.hint)}", file=sys.stderr)
+    if (page := page_of_error(error.code)) is not None:
+        print(f"{dim}  Documentation: {page}{off}", file=sys.stderr)
     return int(error.exit_code)
 
 
@@ -190,7 +200,7 @@ def _unexpected(error: Exception, *, json: bool) -> int:
     typer = sys.modules.get("typer")
     if typer is not None and isinstance(error, sys.modules["typer.exceptions"].TyperException):
         context = getattr(error, "ctx", None)
-        hint = f"`{context.command_path} --help` shows the usage." if context else None
+        hint = f"`{context.command_path if context else 'garrison COMMAND'} --help` shows the usage."
         return report(UsageError(error.format_message(), hint=hint), json=json)
     path = _write_report(error)
     where = f"The report is in {path}; please send it together with the command you ran." if path else None

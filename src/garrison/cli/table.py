@@ -19,16 +19,18 @@ class Command:
 
 
 COMMANDS = (
-    Command("serve", "Serve", "Bring a model from a name to a live OpenAI endpoint.", "garrison.cli.serve", True),
-    Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.preflight", True),
-    Command("resolve", "Serve", "Find or fetch a model and pin it.", "garrison.cli.resolve"),
-    Command("wait", "Serve", "Wait until an endpoint is ready.", "garrison.cli.wait"),
-    Command("smoke", "Serve", "Try every API of an endpoint and report each.", "garrison.cli.smoke"),
+    Command(
+        "serve", "Serve", "Bring a model from a name to a live OpenAI endpoint.", "garrison.cli.serve.command", True
+    ),
+    Command("preflight", "Serve", "Check and reclaim the port, check the GPUs.", "garrison.cli.serve.preflight", True),
+    Command("resolve", "Serve", "Find or fetch a model and pin it.", "garrison.cli.artifacts.resolve"),
+    Command("wait", "Serve", "Wait until an endpoint is ready.", "garrison.cli.serve.wait"),
+    Command("smoke", "Serve", "Try every API of an endpoint and report each.", "garrison.cli.serve.smoke"),
     Command(
         "doctor",
         "Serve",
         "Check whether this machine can serve, with a remedy for each failure.",
-        "garrison.cli.doctor",
+        "garrison.cli.serve.doctor",
     ),
     Command("up", "Server", "Run the server: instances, gateway, fleet agent, API.", "garrison.cli.server.up"),
     Command("down", "Server", "End the server.", "garrison.cli.server.down"),
@@ -37,18 +39,23 @@ COMMANDS = (
     ),
     Command("nodes", "Server", "List, add and remove other servers.", "garrison.cli.server.nodes"),
     Command("profile", "Server", "Show the profiles, or choose one.", "garrison.cli.server.profile"),
-    Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.keys"),
+    Command("keys", "Server", "Create, list, change, rotate and delete API keys.", "garrison.cli.server.keys.commands"),
     Command("usage", "Server", "Show requests and tokens by day, key and route.", "garrison.cli.server.usage"),
     Command("requests", "Server", "List requests to models, and stop them.", "garrison.cli.server.requests"),
     Command("ps", "Server", "List what runs: instances, and what `serve` started.", "garrison.cli.server.ps"),
     Command("logs", "Server", "Print the log of an engine that runs.", "garrison.cli.server.logs"),
     Command("stop", "Server", "Stop an instance, or a `garrison serve`.", "garrison.cli.server.stop"),
-    Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.models"),
-    Command("adapters", "Artifacts", "Import, list, show, verify and remove LoRA adapters.", "garrison.cli.adapters"),
-    Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engine"),
-    Command("parse", "Engines", "Translate an engine's command line into options.", "garrison.cli.parse", True),
-    Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.sim", True),
-    Command("example", "Fleet", "Write a small fleet to try without hardware.", "garrison.cli.example"),
+    Command("models", "Artifacts", "Import, list, show, verify and remove models.", "garrison.cli.artifacts.models"),
+    Command(
+        "adapters",
+        "Artifacts",
+        "Import, list, show, verify and remove LoRA adapters.",
+        "garrison.cli.artifacts.adapters",
+    ),
+    Command("engine", "Engines", "Install, list, choose, describe and remove engines.", "garrison.cli.engines.engine"),
+    Command("parse", "Engines", "Translate an engine's command line into options.", "garrison.cli.engines.parse", True),
+    Command("sim", "Engines", "Run the vLLM simulator.", "garrison.cli.engines.sim", True),
+    Command("example", "Fleet", "Write a small fleet to try without hardware.", "garrison.cli.fleet.example"),
     Command("plan", "Fleet", "Show what an apply would do, without doing it.", "garrison.cli.fleet.plan"),
     Command("apply", "Fleet", "Make the targets serve what a manifest declares.", "garrison.cli.fleet.apply"),
     Command("destroy", "Fleet", "Unload everything a stack owns.", "garrison.cli.fleet.destroy"),
@@ -67,10 +74,14 @@ COMMANDS = (
         "migrate",
         "Fleet",
         "Write a manifest from llamactl's, llama-swap's or Ollama's configuration.",
-        "garrison.cli.migrate",
+        "garrison.cli.fleet.migrate",
     ),
-    Command("config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.config"),
-    Command("completion", "Settings", "Print a completion script for bash, zsh or fish.", "garrison.cli.completion"),
+    Command(
+        "config", "Settings", "Show every setting, its value and where it came from.", "garrison.cli.settings.config"
+    ),
+    Command(
+        "completion", "Settings", "Print a completion script for bash, zsh or fish.", "garrison.cli.settings.completion"
+    ),
 )
 
 

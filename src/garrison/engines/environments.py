@@ -5,6 +5,7 @@
 <data_dir>/engines/<engine>/in-use                    the name of the environment `engine use` chose
 """
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,17 @@ from typing import Any
 from garrison.base.errors import InvalidError
 from garrison.base.files import write_atomic
 
-__all__ = ["MARKER", "Environment", "environment_of", "environments", "in_use", "mark_complete", "root", "use"]
+__all__ = [
+    "MARKER",
+    "Environment",
+    "environment_of",
+    "environments",
+    "forget_choice",
+    "in_use",
+    "mark_complete",
+    "root",
+    "use",
+]
 
 MARKER = "garrison-engine.json"
 _IN_USE = "in-use"
@@ -99,6 +110,14 @@ def use(data_dir: Path, engine: str, name: str) -> Environment:
     chosen = environment_of(data_dir, engine, name)
     write_atomic(root(data_dir, engine) / _IN_USE, chosen.name + "\n")
     return chosen
+
+
+def forget_choice(data_dir: Path, engine: str, name: str) -> None:
+    """Take back the choice of an environment that is removed: one that is installed later under its name is another."""
+    file = root(data_dir, engine) / _IN_USE
+    with contextlib.suppress(OSError):
+        if file.read_text(encoding="utf-8").strip() == name:
+            file.unlink()
 
 
 def mark_complete(path: Path, *, engine: str, version: str, device: str, executable: str, installed_at: str) -> None:

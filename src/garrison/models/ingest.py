@@ -101,6 +101,7 @@ def ingest(job: Ingest) -> Ingested:
             shutil.rmtree(job.staging, ignore_errors=True)
             job.staging.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not is_archive(job.origin):
+                _step(job, "check")
                 files = _files(job, tree)
                 job.check(job.origin, tree)
                 if job.is_taken():
@@ -110,6 +111,11 @@ def ingest(job: Ingest) -> Ingested:
             raise _refused(error, job.target, job.free) from None
         finally:
             shutil.rmtree(job.staging, ignore_errors=True)
+
+
+def _step(job: Ingest, name: str) -> None:
+    if job.progress is not None:
+        job.progress.step(name)
 
 
 def _staged(job: Ingest, tree: Tree | None) -> Path:
@@ -123,6 +129,7 @@ def _staged(job: Ingest, tree: Tree | None) -> Path:
         _prune(job)
     else:
         _copy(job, tree)
+    _step(job, "check")
     job.check(job.staging, None)
     return job.staging
 
@@ -133,6 +140,7 @@ def _install(job: Ingest, staged: Path, tree: Tree | None) -> Ingested:
         return _already_there(job, staged, files)
     record_digests(staged, partial=job.belongs is not None, progress=job.progress, stop=job.stop)
     write_record(staged, job.record)
+    _step(job, "install")
     job.stop.check()  # the last time: what follows is done as a whole
     # Another organisation's model may have been given the name in the meantime, under a lock of its own.
     with file_lock(job.layout.install_lock, timeout=INSTALL_SECONDS, purpose="is installing a model", clock=job.clock):

@@ -41,6 +41,7 @@ __all__ = [
     "import_model",
     "list_models",
     "remove_model",
+    "removed_path",
     "show_model",
     "verify_model",
 ]
@@ -279,7 +280,7 @@ def remove_model(
     """
     clock = clock or SystemClock()
     entry = find_model(layout, name)
-    path = entry.path.parent.parent if entry.source == "hf-cache" else entry.path
+    path = removed_path(entry)
     require_inside(path, layout.root)
     with file_lock(
         layout.lock_path(entry.model_id), timeout=lock_timeout, purpose=f"is working on {entry.model_id}", clock=clock
@@ -292,6 +293,11 @@ def remove_model(
                 f"{path} cannot be removed: {error.strerror}", hint="Check the permissions of the models directory."
             ) from None
     return entry
+
+
+def removed_path(entry: ModelEntry) -> Path:
+    """What `remove_model` removes: of a model in the hub cache the whole repository."""
+    return entry.path.parent.parent if entry.source == "hf-cache" else entry.path
 
 
 def _parse_id(text: str) -> ModelName:

@@ -241,6 +241,7 @@ class _Resolver:
             revision=found.revision,
             asked=model.revision,
         )
+        self.progress.step("install")
         try:
             # A record says that the model is whole: if it survives a power cut, so must the files.
             fsync_tree(found.path)

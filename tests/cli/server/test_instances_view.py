@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from rendered import in_a_pipe, on_a_terminal
 
-from garrison.cli.views.explained import show_explained
-from garrison.cli.views.instances import show_instance, show_instances
-from garrison.cli.views.instances_watch import InstancesWatch
+from garrison.cli.server.views.explained import show_explained
+from garrison.cli.server.views.instances import show_instance, show_instances
+from garrison.cli.server.views.instances_watch import InstancesWatch
+from garrison.cli.server.views.ps import show_runs
+from garrison.cli.server.views.server import ServerView, states_text
 from garrison.cli.views.page import Page
-from garrison.cli.views.ps import show_runs
-from garrison.cli.views.server import ServerView, states_text
 from garrison.engines.llama_router import RouterModel
 from garrison.store.records import Event
 

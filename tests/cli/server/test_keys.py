@@ -20,7 +20,7 @@ from garrison.access.stored import key_to_json
 from garrison.base.errors import ConflictError, GarrisonError, InvalidError, NotFoundError
 from garrison.base.settings import Settings
 from garrison.cli.server.client import ServerClient
-from garrison.cli.server.keys import HttpKeys
+from garrison.cli.server.keys.http_keys import HttpKeys
 from garrison.testing.keys import MemoryKeys
 
 TOKEN = re.compile(r"grs-(?:inf|mgmt)-[0-9a-f]{64}")

@@ -78,7 +78,7 @@ def serve(lab: ServerLab, tiny_model: Path, tmp_path: Path, until: Any) -> Itera
 def rows(here: Any) -> dict[str, dict[str, Any]]:
     done = here("ps", "--json")
     assert done.code == 0, done.err
-    return {one["name"]: one for one in json.loads(done.out)}
+    return {one["name"]: one for one in json.loads(done.out)["runs"]}
 
 
 def test_one_list(here: Any, lab: ServerLab, serve: Serve, tiny_model: Path, until: Any) -> None:

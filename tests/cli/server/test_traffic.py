@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from server_lab import ServerLab, chat_body, lines_of, wait_for
 
-from garrison.cli.views.traffic import show_ended, show_in_progress, show_usage
+from garrison.cli.server.views.traffic import show_ended, show_in_progress, show_usage
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -20,7 +20,7 @@ def test_what_was_used_and_what_ended(here: Any, server: ServerLab, tiny_model: 
     assert [(one["route"], one["requests"], one["tokens_out"]) for one in rows] == [("used", 1, 4)]
     assert "used" in here("usage", "--since", "2d", "--by", "route").out
     assert "no requests from" in here("usage", "--until", "2020-01-01").out
-    (one,) = json.loads(here("requests", "ended", "--route", "used", "--json").out)
+    (one,) = json.loads(here("requests", "ended", "--route", "used", "--json").out)["requests"]
     assert (one["status"], one["outcome"]) == (200, "ok")
     assert here("requests", "ended", "--route", "used", "--failed").out.startswith("no requests have ended")
 
@@ -40,7 +40,8 @@ def test_a_request_is_listed_and_stopped(here: Any, server: ServerLab, tiny_mode
         (one,) = json.loads(here("requests", "list", "--json").out)["requests"]
         assert one["model"] == "slow"
         assert one["id"][:8] in here("requests", "list").out
-        assert here("requests", "stop", one["id"]).out == f"request {one['id']} stopped\n"
+        stopped = json.loads(here("requests", "stop", one["id"], "--json").out)
+        assert stopped == {"schema": 1, "ok": True, "exit_code": 0, "stopped": [one["id"]]}
     wait_for(lambda: server.instance("slow")["requests"] == 0, 5, "the engine is told")
     again = here("requests", "stop", one["id"])
     assert again.code != 0

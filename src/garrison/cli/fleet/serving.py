@@ -25,7 +25,7 @@ def show_serving(page: Page, rows: Sequence[Mapping[str, Any]], now: datetime) -
     """Print the rows under a title; nothing where there are none."""
     if not rows:
         return
-    from garrison.cli.views.ps import show_runs
+    from garrison.cli.server.views.ps import show_runs
 
     page.blank()
     page.line(("served on this machine by `garrison serve`", "bold"))

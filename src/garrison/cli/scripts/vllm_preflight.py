@@ -107,6 +107,7 @@ def run(
     policy: "PortPolicy | None" = None,
     servers: "PortServers | None" = None,
     ask: "Ask | None" = None,
+    shape: Callable[[dict[str, Any]], str] | None = None,
 ) -> int:
     """Run the preflight, then `command` if there is one. Returns the exit code, the command's if it was run.
 
@@ -116,6 +117,7 @@ def run(
     Args:
         policy: as `check` has it; `servers` and `ask` too. None is the contract of `vllm-preflight`: a vLLM is stopped
             without asking, nothing else ever, and the port of the settings is cleared whatever the command is.
+        shape: what makes a line of the report for `json`. None is the contract of `vllm-preflight`.
 
     Raises:
         GarrisonError: with its exit code; see `check`, `port_lock` and `run_proxied`.
@@ -137,11 +139,11 @@ def run(
         report = check(request, policy, servers=servers, say=say, ask=ask)
         if command:
             say("would start " + _shown(command))
-        _print(report, json)
+        _print(report, json, shape)
         return 0
     with port_lock(request) as lock:
         report = check(request, policy, servers=servers, say=say, ask=ask)
-        _print(report, json)
+        _print(report, json, shape)
         if not command:
             return 0
         return _run_command(command, settings, request, lock, say, takes_port=takes_port)
@@ -194,11 +196,11 @@ def _asks_for_json(environ: "os._Environ[str]") -> bool:
     return raw.strip().lower() in ("1", "true", "yes", "on")
 
 
-def _print(report: Any, json: bool) -> None:
+def _print(report: Any, json: bool, shape: Callable[[dict[str, Any]], str] | None) -> None:
     if json:
         from json import dumps
 
-        print(dumps(report.to_json()))
+        print((shape or dumps)(report.to_json()))
 
 
 def _say(sentence: str) -> None:

@@ -66,9 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         settings = warned(Settings.load(os.environ, groups=("general", "model"), seed_defaults=True))
         _require(settings)
-        from garrison.models.files.progress import choose
+        from garrison.cli.views.transfer import choose
 
-        answer = run(settings, None, progress=choose(json_lines=False), allow_gguf=False)
+        with choose(json_lines=False) as progress:
+            answer = run(settings, None, progress=progress, allow_gguf=False)
         if json:
             print(json_module.dumps(answer))
         else:

@@ -9,8 +9,9 @@ import typer
 
 from garrison.base.errors import UnreachableError
 from garrison.base.settings import Settings
+from garrison.cli.json_answer import answer
+from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
-from garrison.cli.options import settings
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.options import ServerUrl
 
@@ -24,6 +25,7 @@ _POLL_SECONDS = 0.1
 def down(
     stop_all: Annotated[bool, typer.Option("--all", help="Stop the instances, too.")] = False,
     server: ServerUrl = None,
+    json: Json = False,
 ) -> int:
     """End the server. Its instances go on serving and are adopted by the next one, unless --all stops them.
 
@@ -33,8 +35,7 @@ def down(
     values = settings("server", "instances", "preflight", "start", server_url=server)
     with ServerClient(values) as there:
         if not there.answers():
-            print("no server runs")
-            return _end_left(values, stop_all=stop_all) if there.local else 0
+            return _no_server(values, stop_all=stop_all, json=json, local=there.local)
         runs = _process_of(values) if there.local else there.answers
         there.call("POST", "/shutdown", body={"instances": stop_all})
         deadline = time.monotonic() + _WAIT_SECONDS
@@ -42,17 +43,26 @@ def down(
             if time.monotonic() > deadline:
                 raise UnreachableError(f"the server at {there.place} does not end", hint="Its log says why.")
             time.sleep(_POLL_SECONDS)
+    if json:
+        print(answer({"ended": True, "instances_stopped": stop_all}))
+        return 0
     print("the server and its instances ended" if stop_all else "the server ended; its instances go on serving")
     return 0
 
 
-def _end_left(values: Settings, *, stop_all: bool) -> int:
-    """End what the last server left."""
+def _no_server(values: Settings, *, stop_all: bool, json: bool, local: bool) -> int:
+    """Say that there is none, and end what the last one of this data directory left."""
     from garrison.server.left_running import end_left_gateway, stop_left_engines
 
-    if end_left_gateway(values):
+    gateway = local and end_left_gateway(values)
+    stopped = asyncio.run(stop_left_engines(values, "garrison down --all")) if local and stop_all else []
+    if json:
+        print(answer({"ended": bool(gateway), "instances_stopped": bool(stopped)}))
+        return 0
+    print("no server runs")
+    if gateway:
         print("ended the gateway that the last one left")
-    if stop_all and (stopped := asyncio.run(stop_left_engines(values, "garrison down --all"))):
+    if stopped:
         print(f"stopped what the last one left: {', '.join(stopped)}")
     return 0
 

@@ -1,16 +1,18 @@
 """`garrison nodes`."""
 
-import json as json_module
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.redaction import know_secret
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, KeyEnv
 from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
+from garrison.cli.server.instance.calls import all_instances
 from garrison.cli.server.options import ServerUrl, client
 
 app = make_app("List, add and remove other servers.", no_args_is_help=True)
@@ -24,7 +26,7 @@ def list_nodes(server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found: dict[str, dict[str, Any]] = there.call("GET", "/nodes")
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer({"nodes": found}))
         return 0
     from garrison.cli.views.table import print_table
 
@@ -55,14 +57,23 @@ def add(
         know_secret(key)
     with client(server) as there:
         made = there.call("POST", f"/nodes/{part(name)}", body={"address": address, "api_key": key})
-    print(json_module.dumps(made, ensure_ascii=False) if json else f"node {made['name']} added")
+    print(answer(made) if json else f"node {made['name']} added")
     return 0
 
 
 @app.command()
-def remove(name: Name, server: ServerUrl = None) -> int:
+def remove(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Forget a node. Its instances go on where they are."""
     with client(server) as there:
+        found: dict[str, Any] = there.call("GET", f"/nodes/{part(name)}")
+        theirs = all_instances(there, node=name) if found["state"] == "reachable" else []
         there.call("DELETE", f"/nodes/{part(name)}")
+    if json:
+        names = [one["name"] for one in theirs]
+        print(answer({"name": name, "address": found["address"], "instances": names}))
+        return 0
     print(f"node {name} removed")
+    for one in theirs:
+        stack = f"; stack {one['stack']} declares it: take it out of the manifest" if one.get("stack") else ""
+        print(f"note: instance {one['name']} goes on at {found['address']}{stack}", file=sys.stderr)
     return 0

@@ -1,11 +1,11 @@
 """`garrison profile`."""
 
-import json as json_module
 from typing import Annotated, Any
 
 import typer
 
 from garrison.base.errors import UsageError
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.server.options import ServerUrl, client
@@ -32,7 +32,7 @@ def profile(
         else:
             found = there.call("PUT", "/profiles/active", body={"name": name})
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer(found))
         return 0
     from garrison.cli.views.table import print_table
 

@@ -1,9 +1,9 @@
 """`garrison ps`."""
 
-import json as json_module
 import sys
 from datetime import UTC, datetime
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
 from garrison.cli.server.options import ServerUrl
@@ -19,8 +19,8 @@ def ps(server: ServerUrl = None, json: Json = False) -> int:
     lives. With --server only the instances there are listed.
     """
     from garrison.cli.server.running import instances_here, this_machine, what_runs
+    from garrison.cli.server.views.ps import show_runs
     from garrison.cli.views.page import Page
-    from garrison.cli.views.ps import show_runs
     from garrison.launch.served import served_engines
 
     values = settings("server", server_url=server)
@@ -28,7 +28,7 @@ def ps(server: ServerUrl = None, json: Json = False) -> int:
     served = () if values.server_url is not None else served_engines(values, this_machine())
     rows = what_runs(instances, served)
     if json:
-        print(json_module.dumps(rows))
+        print(answer({"runs": rows}))
         return 0
     show_runs(Page(), rows, datetime.now(UTC))
     if instances and not told:

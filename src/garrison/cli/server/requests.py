@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.server.client import part
@@ -25,21 +26,24 @@ def list_requests(server: ServerUrl = None, json: Json = False) -> int:
     with client(server) as there:
         found = there.call("GET", "/requests")
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer(found))
         return 0
-    from garrison.cli.views.traffic import show_in_progress
+    from garrison.cli.server.views.traffic import show_in_progress
 
     show_in_progress(found)
     return 0
 
 
 @app.command()
-def stop(ids: Ids, server: ServerUrl = None) -> int:
+def stop(ids: Ids, server: ServerUrl = None, json: Json = False) -> int:
     """End requests, at their engines as well. A client that has no answer yet gets status 499."""
     with client(server) as there:
         for one in ids:
             there.call("DELETE", f"/requests/{part(one)}")
-            print(f"request {one} stopped")
+            if not json:
+                print(f"request {one} stopped")
+    if json:
+        print(answer({"stopped": ids}))
     return 0
 
 
@@ -65,9 +69,9 @@ def ended(
     with client(server) as there:
         found = there.call("GET", "/activity", params={name: one for name, one in asked.items() if one is not None})
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer({"requests": found}))
         return 0
-    from garrison.cli.views.traffic import show_ended
+    from garrison.cli.server.views.traffic import show_ended
 
     show_ended(found)
     return 0

@@ -19,7 +19,7 @@ from garrison.cli.options import Log, settings
 from garrison.cli.options import app as make_app
 
 if TYPE_CHECKING:
-    from garrison.cli.views.server import UpView
+    from garrison.cli.server.views.server import UpView
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.server.lock import ServerLock
 
@@ -145,7 +145,7 @@ def _manifests(files: list[str] | None) -> list[str]:
 
 
 def _view(*, logged: bool) -> "UpView":
-    from garrison.cli.views.server import ServerView, SilentServerView
+    from garrison.cli.server.views.server import ServerView, SilentServerView
 
     return ServerView() if shows_view(logged) else SilentServerView()
 

@@ -1,11 +1,11 @@
 """`garrison usage`."""
 
-import json as json_module
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.options import app as make_app
 from garrison.cli.server.options import ServerUrl, client
@@ -38,9 +38,9 @@ def usage(
     with client(server) as there:
         found = there.call("GET", "/usage", params={name: one for name, one in asked.items() if one is not None})
     if json:
-        print(json_module.dumps(found, ensure_ascii=False))
+        print(answer(found))
         return 0
-    from garrison.cli.views.traffic import show_usage
+    from garrison.cli.server.views.traffic import show_usage
 
     show_usage(found)
     return 0

@@ -1,14 +1,14 @@
 """Tables for people: in a pipe a row is a line; on a terminal columns are left out before a word is broken."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from garrison.base.output.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_table", "shown_columns"]
+__all__ = ["print_facts", "print_table", "shown_columns"]
 
 _GAP = 2
 
@@ -63,3 +63,11 @@ def _longest_word(text: str) -> int:
     from rich.cells import cell_len
 
     return max(map(cell_len, text.split()), default=0)
+
+
+def print_facts(facts: Sequence[tuple[str, Any]]) -> None:
+    """Print lines of `name  value`; None values are skipped."""
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        if value is not None:
+            print(f"{name:<{width}}  {value}")

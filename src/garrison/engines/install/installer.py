@@ -24,6 +24,7 @@ from garrison.engines.environments import (
     Environment,
     environment_of,
     environments,
+    forget_choice,
     mark_complete,
     root,
     use,
@@ -159,6 +160,7 @@ def remove(data_dir: Path, engine: str, name: str, *, lock_timeout: float = 0) -
     with file_lock(lock, timeout=lock_timeout, purpose=f"is installing {engine} {found.name}"):
         _refuse_running(engine, found.path)
         clear(found.path)
+        forget_choice(data_dir, engine, found.name)
     return found
 
 

@@ -20,7 +20,7 @@ from garrison.models.files.stop_token import StopToken
 from garrison.models.hub_caches import offline_variable
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.hub_client import AGAIN, HubClient
-from garrison.models.sources.hub_errors import is_transient, network_errors, said
+from garrison.models.sources.hub_errors import cause_of, is_transient, network_errors, said
 from garrison.models.sources.retries import Retries
 from garrison.models.sources.selection import chosen_file, select_files
 from garrison.models.sources.side_by_side import side_by_side
@@ -137,7 +137,8 @@ class _Fetch:
             if now > have:
                 retries.renew()
             _LOG.warning("%s: %s at byte %d of %d", file.path, problem, now, file.size)
-            if not self.hub.pause(retries, failed, stop):
+            why = problem if failed is None else cause_of(failed)
+            if not self.hub.pause(retries, failed, stop, cause=f"{file.path}: {why}"):
                 if failed is not None and self.hub.asks_to_wait(failed):
                     raise self.hub.explained(failed)
                 raise FetchError(f"{file.path} could not be fetched from {self.hub.place}: {problem}", hint=AGAIN)

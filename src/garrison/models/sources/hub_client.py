@@ -20,6 +20,7 @@ from garrison.models.files.progress import Progress
 from garrison.models.files.stop_token import StoppableClock, StopToken
 from garrison.models.request import ResolveRequest
 from garrison.models.sources.hub_errors import (
+    cause_of,
     first_line,
     is_transient,
     network_errors,
@@ -28,7 +29,7 @@ from garrison.models.sources.hub_errors import (
     wait_asked_by,
 )
 from garrison.models.sources.plain_http import checked_endpoint, is_exposed
-from garrison.models.sources.retries import Retries
+from garrison.models.sources.retries import TRIES, Retries
 from garrison.models.sources.side_by_side import aside
 from garrison.models.sources.source import Skipped
 from garrison.models.sources.staging import RemoteFile
@@ -206,9 +207,13 @@ class HubClient:
             finally:
                 withdraw()
 
-    def pause(self, retries: Retries, error: Exception | None, stop: StopToken) -> bool:
-        """Wait before another try, as long as the server asks for; return whether there is one. Says so where the wait
-        is long. Called from several threads.
+    def pause(self, retries: Retries, error: Exception | None, stop: StopToken, *, cause: str) -> bool:
+        """Wait before another try, as long as the server asks for; return whether there is one. Says what it waits for.
+        Called from several threads.
+
+        Args:
+            error: what the request ended with, if it failed.
+            cause: why there has to be another try, in words.
 
         Raises:
             StoppedError: `stop` was stopped.
@@ -217,8 +222,7 @@ class HubClient:
         wait = retries.next_wait(asked)
         if wait is None:
             return False
-        if asked is not None:
-            self._say_wait(asked)
+        self._say_wait(wait, cause, None if asked is not None else retries.attempt)
         StoppableClock(self._clock, stop).sleep(wait)
         return True
 
@@ -226,15 +230,22 @@ class HubClient:
         """Whether the hub said how long to wait: a refusal, not a fault."""
         return wait_asked_by(error, self._clock.now()) is not None
 
-    def _say_wait(self, seconds: float) -> None:
-        """Once, for all the threads that wait for the same."""
+    def _say_wait(self, seconds: float, cause: str, attempt: int | None) -> None:
+        """Once, for all the threads that wait for the same. `attempt`: the number of the next try; None where the hub
+        asks for the wait, which is no lost try."""
         with self._saying:
             now = self._clock.monotonic()
             if now < self._said_until:
                 return
             self._said_until = now + seconds
-            message = f"{self.endpoint} limits requests; waiting {math.ceil(seconds)} s, as it asks"
-            self._progress.step("wait", seconds=math.ceil(seconds), message=message)
+            if attempt is None:
+                whole = math.ceil(seconds)
+                message = f"{self.endpoint} limits requests; waiting {whole} s, as it asks"
+                self._progress.step("wait", seconds=whole, cause=f"{self.endpoint} limits requests", message=message)
+                return
+            message = f"{self.endpoint}: {cause}; try {attempt} of {TRIES} in {seconds:g} s"
+            facts = {"seconds": seconds, "cause": cause, "attempt": attempt, "tries": TRIES, "message": message}
+            self._progress.step("wait", **facts)
 
     def explained(self, error: Exception) -> FetchError:
         """The FetchError for what huggingface_hub or httpx2 raised."""
@@ -260,8 +271,7 @@ class HubClient:
             message = f"{self.place} could not be fetched: HTTP {status}, and it asks to wait {math.ceil(asked)} s"
             hint = "Run this again then; what was fetched is kept. A token (HF_TOKEN) raises the limit."
             return FetchError(message, hint=hint, details={**details, "retry_after": math.ceil(asked)})
-        reason = f"HTTP {status}" if status else said(error)
-        return FetchError(f"{self.place} could not be fetched: {reason}", hint=AGAIN, details=details)
+        return FetchError(f"{self.place} could not be fetched: {cause_of(error)}", hint=AGAIN, details=details)
 
     def _private(self) -> str:
         if self._withheld:
@@ -315,7 +325,7 @@ class HubClient:
                 if not is_transient(error):
                     raise
                 _LOG.warning("%s: %s", self.place, said(error))
-                if not self.pause(retries, error, self._stop):
+                if not self.pause(retries, error, self._stop, cause=cause_of(error)):
                     raise self.explained(error) from None
 
     def _not_a_hub(self, why: str) -> FetchError:

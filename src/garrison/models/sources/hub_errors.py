@@ -7,7 +7,7 @@ from functools import cache
 from garrison.base.redaction import redacted
 from garrison.models.sources.retries import asked_wait
 
-__all__ = ["first_line", "is_transient", "network_errors", "said", "setup_errors", "wait_asked_by"]
+__all__ = ["cause_of", "first_line", "is_transient", "network_errors", "said", "setup_errors", "wait_asked_by"]
 
 
 @cache
@@ -43,6 +43,13 @@ def wait_asked_by(error: Exception, now: datetime) -> float | None:
     if isinstance(error, HfHubHTTPError) and error.response.status_code in (429, 503):
         return asked_wait(error.response.headers, now)
     return None
+
+
+def cause_of(error: Exception) -> str:
+    """Why a request failed, in few words: the status of the answer, or the error where there was none."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return f"HTTP {error.response.status_code}" if isinstance(error, HfHubHTTPError) else said(error)
 
 
 def said(error: Exception) -> str:

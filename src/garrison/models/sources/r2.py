@@ -232,7 +232,7 @@ async def _transfer(store: "S3Store", writer: "_Writer", pending: tuple[Pending,
         for piece in _ranges(pending):
             if len(waiting) == _WINDOW:
                 await write_first()
-            waiting.append((piece, asyncio.create_task(_fetch(store, piece))))
+            waiting.append((piece, asyncio.create_task(_fetch(store, piece, writer.progress))))
         while waiting:
             await write_first()
     finally:
@@ -248,7 +248,7 @@ def _ranges(pending: tuple[Pending, ...]) -> Iterator[_Range]:
             yield _Range(item, start, min(start + _CHUNK, item.file.size))
 
 
-async def _fetch(store: "S3Store", piece: _Range) -> Any:
+async def _fetch(store: "S3Store", piece: _Range, progress: Progress) -> Any:
     """Fetch the bytes of a range. obstore retries requests; a body that is cut short is retried here."""
     import obstore
 
@@ -261,15 +261,24 @@ async def _fetch(store: "S3Store", piece: _Range) -> Any:
             _LOG.warning("%s, bytes %d to %d: %s", file.path, piece.start, piece.end, error)
             if attempt == _TRIES:
                 raise
+            why = "the connection ended early"
         else:
             if len(content) == piece.end - piece.start:
                 return content
             _LOG.warning("%s: asked for %d bytes, got %d", file.path, piece.end - piece.start, len(content))
-        await asyncio.sleep(0.2 * attempt)
+            why = f"{len(content)} bytes came instead of {piece.end - piece.start}"
+        if attempt < _TRIES:
+            _say_wait(progress, 0.2 * attempt, f"{file.path}: {why}", attempt + 1)
+            await asyncio.sleep(0.2 * attempt)
     raise FetchError(
         f"the store keeps sending a wrong number of bytes for {file.path}",
         hint="Run this again; what was fetched is kept.",
     )
+
+
+def _say_wait(progress: Progress, seconds: float, cause: str, attempt: int) -> None:
+    message = f"{cause}; try {attempt} of {_TRIES} in {seconds:.1f} s"
+    progress.step("wait", seconds=seconds, cause=cause, attempt=attempt, tries=_TRIES, message=message)
 
 
 class _Writer:
@@ -277,7 +286,7 @@ class _Writer:
 
     def __init__(self, staging: Staging, progress: Progress, stop: StopToken) -> None:
         self._staging = staging
-        self._progress = progress
+        self.progress = progress
         self._stop = stop
         self._handle = -1
 
@@ -289,7 +298,7 @@ class _Writer:
             self._handle = os.open(self._staging.part(file), flags, 0o666)
             os.lseek(self._handle, piece.start, os.SEEK_SET)
         write_all(self._handle, memoryview(content))
-        self._progress.advanced(piece.end - piece.start)
+        self.progress.advanced(piece.end - piece.start)
         if piece.end == file.size:
             self.close()
             self._staging.finish(file)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["Retries", "asked_wait"]
+__all__ = ["TRIES", "Retries", "asked_wait"]
 
 TRIES = 5
 _LONGEST = 8.0
@@ -42,6 +42,11 @@ class Retries:
             return asked
         self.left -= 1
         return min(_LONGEST, math.ldexp(0.5, max(0, TRIES - 1 - self.left))) if self.left > 0 else None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the next try, of `TRIES`."""
+        return TRIES - self.left + 1
 
     def renew(self) -> None:
         """The work got further: all tries are there again, and the one that just ended does not count."""

@@ -1,12 +1,12 @@
 """`garrison instance export` and `import`."""
 
-import json as json_module
 from typing import Annotated
 
 import typer
 
 from garrison.api.instances.own_options import own_options
 from garrison.base.errors import ApplyFailedError, ConflictError, GarrisonError
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.calls import all_instances, instance, path_of
@@ -28,7 +28,7 @@ def export(
     with client(server) as there:
         found = all_instances(there, local=True) if name is None else [instance(there, name)]
         document = exported({one["name"]: own_options(one) for one in found})
-    print(json_module.dumps(document) if json else as_yaml(document), end="\n" if json else "")
+    print(answer(document) if json else as_yaml(document), end="\n" if json else "")
     return 0
 
 
@@ -62,7 +62,7 @@ def import_(
             details={"done": done, "failed": {name: error.message for name, error in failed.items()}},
         )
     if json:
-        print(json_module.dumps({"ok": True, "done": done}))
+        print(answer({"done": done}))
     return 0
 
 
@@ -74,6 +74,6 @@ def _put(server: ServerClient, name: str, options: Options, *, replace: bool) ->
             raise
         if not replace:
             return "exists, skipped"
-        answer = server.call("PUT", path_of(name), body=options)
-        return "replaced, and restarted" if answer.get("restarted") else "replaced"
+        now = server.call("PUT", path_of(name), body=options)
+        return "replaced, and restarted" if now.get("restarted") else "replaced"
     return "created"

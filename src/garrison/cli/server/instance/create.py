@@ -1,6 +1,5 @@
 """`garrison instance create`."""
 
-import json as json_module
 import os
 import shlex
 import sys
@@ -11,6 +10,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.home import home_directory
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.instance.arguments import Name, StartTimeout
 from garrison.cli.server.instance.calls import Instance, path_of, print_notes
@@ -95,7 +95,7 @@ def create(
             begun = there.call("POST", path_of(name, "start"))
             return shown_start(there, begun, wait=True, timeout=timeout, json=json)
     if json:
-        print(json_module.dumps(made))
+        print(answer(made))
         return 0
     print(f"created {name}: {options['backend_type']}, {_serves(options)}")
     starts = made["options"].get("on_demand_start")

@@ -61,8 +61,8 @@ def read_text(path: str) -> tuple[str, str]:
 
 
 def instances_of(content: Any, where: str) -> dict[str, Options]:
-    """The instances of an exported document, by name: one with `instances:`, a list as `list --json` prints it, or
-    one instance with `name` and `options`.
+    """The instances of an exported document, by name: one with `instances:`, by name or as a list as `list --json`
+    prints it, a bare list of them, or one instance with `name` and `options`.
 
     Raises:
         InvalidError: it is none of them.
@@ -71,6 +71,8 @@ def instances_of(content: Any, where: str) -> dict[str, Options]:
         raise InvalidError(f"{where} is a manifest", hint=f"garrison apply -f {where}")
     if isinstance(content, Mapping) and isinstance(named := content.get(_INSTANCES), Mapping):
         return {str(name): _mapping(options, f"{where}: {name}") for name, options in named.items()}
+    if isinstance(content, Mapping) and isinstance(content.get(_INSTANCES), list):
+        content = content[_INSTANCES]
     listed = content if isinstance(content, list) else [content]
     if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) and "options" in one for one in listed):
         raise InvalidError(f"{where} holds no instances", hint=_HINT)

@@ -1,7 +1,6 @@
 """`garrison instance edit`."""
 
 import contextlib
-import json as json_module
 import os
 import shlex
 import subprocess
@@ -14,6 +13,8 @@ import typer
 
 from garrison.api.instances.own_options import own_options
 from garrison.base.errors import DeclinedError, InvalidError, UsageError
+from garrison.cli.asker import confirm
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name, Yes
@@ -21,7 +22,6 @@ from garrison.cli.server.instance.calls import Instance, path_of, print_notes, w
 from garrison.cli.server.instance.documents import as_yaml, options_in, read_file
 from garrison.cli.server.instance.options import Options, changed, patch_of, restarts
 from garrison.cli.server.options import ServerUrl, client
-from garrison.cli.views.library import confirm
 
 __all__ = ["edit"]
 
@@ -59,15 +59,15 @@ def edit(
         before = own_options(found)
         after = changed(before, patch) if patch else _edited(name, before)
         if after == before:
-            print(json_module.dumps(found) if json else f"{name} is unchanged")
+            print(answer(found) if json else f"{name} is unchanged")
             return 0
         _ask(found, before, after, yes=yes, json=json)
-        answer = _send(there, name, tag, patch, after)
-    restarted = bool(answer.get("restarted"))
+        sent = _send(there, name, tag, patch, after)
+    restarted = bool(sent.get("restarted"))
     if json:
-        print(json_module.dumps(answer))
+        print(answer(sent))
     else:
-        print_notes(answer)
+        print_notes(sent)
         print(f"changed {name}" + (", and restarted it" if restarted else ""))
     return 0
 

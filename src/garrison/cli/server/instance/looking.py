@@ -1,6 +1,5 @@
 """`garrison instance list`, `show` and `explain`."""
 
-import json as json_module
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from garrison.base.errors import UnreachableError
+from garrison.cli.json_answer import answer
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name
@@ -31,7 +31,7 @@ def list_(
     With --watch a terminal shows the list as it is now; a pipe gets the list, then one line per event, as JSON with
     --json.
     """
-    from garrison.cli.views.instances import show_instances
+    from garrison.cli.server.views.instances import show_instances
     from garrison.cli.views.page import Page
 
     with client(server) as there:
@@ -39,7 +39,7 @@ def list_(
             return _watch(there, node, json=json)
         found = all_instances(there, node=node)
     if json:
-        print(json_module.dumps(found))
+        print(answer({"instances": found}))
     else:
         show_instances(Page(), found, datetime.now(UTC))
     return 0
@@ -47,13 +47,13 @@ def list_(
 
 def show(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Show everything about one instance."""
-    from garrison.cli.views.instances import show_instance
+    from garrison.cli.server.views.instances import show_instance
     from garrison.cli.views.page import Page
 
     with client(server) as there:
         found = instance(there, name)
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     else:
         show_instance(Page(), found, datetime.now(UTC))
     return 0
@@ -61,20 +61,20 @@ def show(name: Name, server: ServerUrl = None, json: Json = False) -> int:
 
 def explain(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Say what a start would do now: where it fits, who would make room, or why it cannot."""
-    from garrison.cli.views.explained import show_explained
+    from garrison.cli.server.views.explained import show_explained
     from garrison.cli.views.page import Page
 
     with client(server) as there:
         found: Mapping[str, Any] = there.call("GET", path_of(name, "explain"))
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     else:
         show_explained(Page(), name, found)
     return 0
 
 
 def _watch(server: ServerClient, node: str | None, *, json: bool) -> int:
-    from garrison.cli.views.instances_watch import InstancesWatch
+    from garrison.cli.server.views.instances_watch import InstancesWatch
 
     view = InstancesWatch(json=json)
     try:

@@ -1,20 +1,20 @@
 """`garrison instance start`, `stop`, `restart`, `delete`."""
 
-import json as json_module
 import sys
 from typing import Annotated
 
 import typer
 
 from garrison.base.errors import ConflictError, GarrisonError
+from garrison.cli.asker import confirm
+from garrison.cli.json_answer import answer, interrupted
 from garrison.cli.options import Json
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name, NoWait, StartTimeout, Yes
 from garrison.cli.server.instance.calls import Instance, path_of
 from garrison.cli.server.instance.waiting import judged, wait_started
 from garrison.cli.server.options import ServerUrl, client
-from garrison.cli.views.instance_start import start_progress
-from garrison.cli.views.library import confirm
+from garrison.cli.server.views.instance_start import start_progress
 from garrison.cli.views.log_lines import show_tail
 
 __all__ = ["delete", "restart", "shown_start", "start", "stop", "stopped"]
@@ -57,7 +57,7 @@ def stop(name: Name, server: ServerUrl = None, json: Json = False) -> int:
     """Stop an instance, after the requests that it has, and return when nothing of it is left."""
     with client(server) as there:
         found = stopped(there, name)
-    print(json_module.dumps(found) if json else f"{name} is {found['state']}: {found['reason']}")
+    print(answer(found) if json else f"{name} is {found['state']}: {found['reason']}")
     return 0
 
 
@@ -72,10 +72,14 @@ def delete(
     stop_first: Annotated[bool, typer.Option("--stop", help="Stop it first, if it runs.")] = False,
     yes: Yes = False,
     server: ServerUrl = None,
+    json: Json = False,
 ) -> int:
     """Delete a stopped instance, with its log. `export` keeps what it is."""
     with client(server) as there:
         found: Instance = there.call("GET", path_of(name))
+        if (stack := found.get("stack")) is not None:
+            again = f"stack {stack} declares {name}, and its next apply creates it again: take it out of the manifest"
+            print(f"note: {again}", file=sys.stderr)
         if not yes:
             confirm(f"Delete instance {name}, which is {found['state']}?")
         if stop_first:
@@ -84,7 +88,7 @@ def delete(
             there.call("DELETE", path_of(name))
         except ConflictError as error:
             raise ConflictError(error.message, hint="Stop it first, or pass --stop.", details=error.details) from None
-    print(f"deleted {name}")
+    print(answer({"name": name, "stack": found.get("stack")}) if json else f"deleted {name}")
     return 0
 
 
@@ -98,12 +102,10 @@ def shown_start(
     """
     name = begun["name"]
     if not wait:
-        print(
-            json_module.dumps(begun) if json else f"{name} is {'starting' if judged(begun) == 'waits' else 'running'}"
-        )
+        print(answer(begun) if json else f"{name} is {'starting' if judged(begun) == 'waits' else 'running'}")
         return 0
     if judged(begun) == "ready":
-        print(json_module.dumps(begun) if json else f"{name} runs already")
+        print(answer(begun) if json else f"{name} runs already")
         return 0
     view = start_progress(name, json=json)
     try:
@@ -111,6 +113,8 @@ def shown_start(
     except KeyboardInterrupt:
         view.end()
         print(f"{name} goes on starting; `garrison instance stop {name}` ends that", file=sys.stderr)
+        if json:
+            print(interrupted(_INTERRUPTED))
         return _INTERRUPTED
     except GarrisonError as error:
         view.end()
@@ -120,5 +124,5 @@ def shown_start(
     finally:
         view.end()
     if json:
-        print(json_module.dumps(found))
+        print(answer(found))
     return 0

@@ -7,7 +7,7 @@ from typing import Literal
 from garrison.base.errors import ConflictError, EngineTimeoutError, GarrisonError, InternalError
 from garrison.cli.server.client import ServerClient, error_of
 from garrison.cli.server.instance.calls import Instance, instance
-from garrison.cli.views.instance_start import StartProgress
+from garrison.cli.server.views.instance_start import StartProgress
 
 __all__ = ["judged", "start_error", "wait_started"]
 

@@ -1,0 +1,1 @@
+"""What is still needed, and by whom."""

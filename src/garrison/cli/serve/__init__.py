@@ -1,0 +1,1 @@
+"""Commands that bring a model to a live endpoint, and that look at one."""

@@ -1,0 +1,1 @@
+"""What a start looks like."""

@@ -1,0 +1,1 @@
+"""Commands on settings, and what a shell completes."""
