@@ -137,6 +137,7 @@ def test_every_call_is_audited_for_the_owner(cli, clean_environ):
     assert found == [
         ("owner", "keys.update", "1", 400, "main"),
         ("owner", "keys.list", "", 200, "main"),
+        ("owner", "keys.list", "", 200, "main"),
         ("owner", "keys.create", "1", 201, "main"),
     ]
 
@@ -167,3 +168,11 @@ def test_names_cannot_move_the_cursor(cli, clean_environ):
     store.close()
     for command in (("list",), ("show", "1")):
         assert "\x1b" not in cli("keys", *command).out
+
+
+def test_a_second_key_of_a_name_is_pointed_out(cli):
+    assert cli("keys", "create", "twin", "-q").err == ""
+    again = cli("keys", "create", "twin", "-q")
+    assert again.code == 0
+    assert again.err == "note: 2 keys are named 'twin' now; commands know this one as 2\n"
+    assert cli("keys", "show", "2").code == 0

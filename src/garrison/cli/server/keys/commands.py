@@ -10,7 +10,7 @@ import typer
 from garrison.access.changes import KEEP, KeyChange, NewKey
 from garrison.access.permissions import Scope
 from garrison.access.stored import key_to_json
-from garrison.base.errors import NotFoundError, UsageError
+from garrison.base.errors import GarrisonError, NotFoundError, UsageError
 from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
 from garrison.cli.options import app as make_app
@@ -81,7 +81,19 @@ def create(
         note=note or "",
         expires_at=expiry(expires, datetime.now(UTC)),
     )
-    return _print_issued(_run(lambda keys: keys.create_key(new), server), quiet=quiet, json=json)
+
+    async def make(keys: "KeyOperations") -> "tuple[Issued, int]":
+        issued = await keys.create_key(new)
+        try:
+            same = [one for one in await keys.list_keys() if one.name == issued.key.name]
+        except GarrisonError:  # the token is shown all the same: it is known only now
+            same = []
+        return issued, len(same)
+
+    issued, same = _run(make, server)
+    if same > 1:
+        print(f"note: {same} keys are named {name!r} now; commands know this one as {issued.key.id}", file=sys.stderr)
+    return _print_issued(issued, quiet=quiet, json=json)
 
 
 @app.command("list")
