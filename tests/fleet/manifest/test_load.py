@@ -252,7 +252,11 @@ MISTAKES = {
     "a list for a mapping": ("stack: s\ntargets: [a]", ":2:1: targets: input should be a valid mapping", ""),
     "text for the whole": ("hello", "not a mapping", "stack: NAME"),
     "nothing at all": ("", "the manifest is empty", "Begin with"),
-    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "key '7' is not plain text", "Quote"),
+    "a key that is a number": (
+        "stack: s\ntargets: {7: {host: h}}",
+        ":2:11: targets: `7` is read as a number",
+        "Write '7'",
+    ),
     "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name cannot begin or end", ""),
     "a key that is too long": (f"stack: s\ntargets: {{{'t' * 201}: {{host: h}}}}", ":2:11: targets.ttt", ""),
     "a name with blanks": ("stack: ' s '", ":1:1: stack: a name cannot begin or end", ""),
