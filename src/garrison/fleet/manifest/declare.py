@@ -238,7 +238,8 @@ def _chosen(
         if not found:
             at = (*path, "select")
             have = sorted({f"{key}: {value}" for target in targets.values() for key, value in target.labels.items()})
-            hint = "Existing labels: " + "; ".join(have[:20]) + "." if have else "No target has labels."
+            add = f"Write `labels: {{{', '.join(f'{key}: {value}' for key, value in wanted)}}}` in a target"
+            hint = f"Existing labels: {'; '.join(have[:20])}." if have else f"{add}, or name targets with `targets`."
             problems.add(draft.where(at), at, f"{dotted(at)}: no target has these labels", hint)
         return found
     if model.target is not None:
