@@ -188,3 +188,18 @@ def test_json_is_read_without_its_positions(monkeypatch: pytest.MonkeyPatch) -> 
 def test_json_with_more_values_than_yaml_may_have_keeps_its_positions() -> None:
     text = json.dumps(list(range(300_001)), indent=0)
     assert read_document(text, "x.json").where((300_000,)) == "x.json:300002:1"
+
+
+def test_the_keys_of_yaml_are_text_as_written() -> None:
+    found = read_document("off: 1\n012: {~: 2}\n2026-13-45: 3\non: &a no\nb: *a\n", "x.yaml")
+    assert found.content == {"off": 1, "012": {"~": 2}, "2026-13-45": 3, "on": False, "b": False}
+    assert found.keys == {("off",): False, ("012",): 10, ("012", "~"): None, ("on",): True}
+    assert found.scalars == {("off",): "1", ("012", "~"): "2", ("2026-13-45",): "3", ("on",): "no", ("b",): "no"}
+
+
+def test_a_key_that_is_used_as_a_value_too_keeps_its_type_there() -> None:
+    assert read_document("&a off: 1\nb: *a\n", "x.yaml").content == {"off": 1, "b": False}
+
+
+def test_merge_keys_still_merge() -> None:
+    assert read_document("a: &a {x: 1}\nb: {<<: *a, y: 2}\n", "x.yaml").content["b"] == {"x": 1, "y": 2}

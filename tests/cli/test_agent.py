@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from fleet_files import write
@@ -15,8 +16,10 @@ from full_pipe import full_pipe
 from server_lab import free_port
 
 from garrison.cli.fleet.agent import _seconds
+from garrison.fleet.execute.lease import this_process
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
+from garrison.store.records import AgentRecord
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
@@ -54,6 +57,22 @@ def test_quiet_when_nothing_happens(cli, world, file):
     assert (done.code, done.out) == (0, "")
 
 
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+def test_a_single_pass_says_who_does_the_work_here(cli, world, file, json):
+    now = world.clock.now()
+    alive = this_process("agent")
+    world.store.beat(AgentRecord(token="a", holder=alive, since=now, alive_at=now, looked_at=now))
+    done = cli("agent", "--once", *json)
+    said = f"(pid {alive.pid}) keeps the fleet and does what is due: last look "
+    assert (done.code, said in done.out) == (0, True)
+
+
+def test_a_single_pass_does_not_count_on_an_agent_that_is_silent(cli, world, file):
+    long_ago = world.clock.now() - timedelta(minutes=5)
+    world.store.beat(AgentRecord(token="a", holder=this_process("agent"), since=long_ago, alive_at=long_ago))
+    assert cli("agent", "--once").out == ""
+
+
 def test_targets_already_out_of_reach_are_reported_once_at_the_start(cli, world, file):
     world.targets["edge-2"].down = DOWN
     assert cli("agent", "--once").code == 31
@@ -63,10 +82,15 @@ def test_targets_already_out_of_reach_are_reported_once_at_the_start(cli, world,
     assert len(done.out.splitlines()) == 1
 
 
+def test_after_a_destroy_it_says_so(cli, world, file):
+    assert cli("destroy", "--stack", "lab", "--yes").code == 0
+    assert "nothing is applied: stack lab was destroyed " in cli("agent", "--once").out
+
+
 def test_with_nothing_applied_it_says_what_to_do_first(cli, world):
     done = cli("agent", "--once")
     assert done.code == 0
-    assert done.out.endswith("· nothing applied yet; run `garrison apply`\n")
+    assert done.out.endswith("· nothing applied yet; run `garrison apply` with a manifest\n")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("1m", 60.0), ("500ms", 0.5)])

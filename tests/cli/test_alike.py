@@ -107,7 +107,8 @@ def test_a_cause_is_one_entry(cli, fleet):
     status = cli("status").out
     assert "? 4 targets  refused: connection refused  out of reach since" in status
     assert "? 4 targets  unauthorized: 401: the API key is missing or wrong  not usable since" in status
-    assert "○ owed    sql on 24 targets  will be loaded when the target is seen again: a302-0" in status
+    assert "○ owed    sql on 20 targets  will be loaded when the target answers as it should: a302-0" in status
+    assert "○ owed    sql on 4 targets   will be loaded when the target is seen again: gone-0, gone-1" in status
     assert len(status.splitlines()) < 40
     everything = cli("status", "--all").out
     assert everything.count("the API key is missing or wrong") == EACH

@@ -65,7 +65,7 @@ def test_json_is_pinned(cli, world, file):
 def test_an_unknown_stack(cli, world, file):
     done = cli("destroy", "--stack", "nope")
     assert done.code == 1
-    assert "Known stacks: lab." in done.err
+    assert "On record: lab." in done.err
 
 
 def test_manifest_and_stack_exclude_each_other(cli, world, file):

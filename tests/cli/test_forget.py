@@ -76,3 +76,13 @@ def test_an_unknown_target(cli, world, file):
     done = cli("forget", "nope")
     assert done.code == 1
     assert "On record: edge-1, edge-2." in done.err
+
+
+def test_an_unknown_target_among_many(cli, world, tmp_path):
+    targets = {f"rack-{number}": {"host": f"10.0.0.{number}"} for number in range(1, 36)}
+    file = write(tmp_path / "m.json", targets=targets, adapters={"sql": {"target": "rack-1", "lora_path": "/sql"}})
+    assert cli("apply", file, "--yes").code == 31
+    done = cli("forget", "rack35")
+    assert done.code == 1
+    assert "Did you mean 'rack-35'? On record: rack-35, " in done.err
+    assert "and 25 more." in done.err

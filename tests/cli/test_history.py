@@ -139,4 +139,32 @@ def test_a_failed_action_says_its_message_and_then_its_hint():
         before={"served_path": "/a", "digest": None}, after=after, command="c1",
     )  # fmt: skip
     line = in_a_pipe(lambda page: show_event(told, page))
-    assert line == "2026-03-01 12:00:00  action-failed  edge/sql  lab  create: not there  rank 128  → Lower it.  c1\n"
+    assert (
+        line
+        == "2026-03-01 12:00:00  action-failed  edge/sql  lab  create, reason: not there  rank 128  → Lower it.  c1\n"
+    )
+
+
+REASONS = {
+    "create: not served yet": "create because it was not served yet",
+    "create: gone from the target since 2026-01-01": "create because it was gone from the target since 2026-01-01",
+    "delete: no longer declared": "delete because it is no longer declared",
+    "delete: replaced by b": "delete because it is replaced by b",
+    "create: replaces b": "create because it replaces b",
+    "delete: the stack is destroyed": "delete because the stack is destroyed",
+    "update: another path": "update, reason: another path",
+    "keep: ": "keep",
+}
+
+
+@pytest.mark.parametrize("kind", ["action-done", "action-failed"])
+@pytest.mark.parametrize(("cause", "said"), REASONS.items(), ids=REASONS)
+def test_the_reason_of_an_action_does_not_read_as_its_result(cause, said, kind):
+    event = Event(at=NOW, kind=kind, stack="lab", target="edge-1", name="sql", cause=cause)
+    text = in_a_pipe(lambda page: show_event(event, page))
+    assert text.rstrip().endswith(f"edge-1/sql  lab  {said}")
+
+
+def test_the_cause_of_anything_else_is_shown_as_it_is():
+    event = Event(at=NOW, kind="unreachable", target="edge-1", cause="not: served")
+    assert "  not: served" in in_a_pipe(lambda page: show_event(event, page))

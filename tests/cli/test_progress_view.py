@@ -36,7 +36,7 @@ def work(targets):
 
 
 def play(view, actions, state=ActionState.DONE, **outcome):
-    view.observing(2)
+    view.observing(["edge-1", "edge-2"])
     view.observed(Sighting(target="edge-0", at=NOW))
     view.observed(Sighting(target="edge-1", at=NOW, cause=Cause.REFUSED))
     view.planned(Plan(stack="s", mode="reconcile", actions=tuple(actions)))
@@ -239,7 +239,7 @@ def test_the_drawing_runs_while_the_command_computes(clock):
     """The clock is read when a frame is drawn, by a thread of its own, and not when something is reported."""
     _, page = page_of(terminal=True)
     view = LiveProgress(page, Stop(), lambda _: None, since=100.0)
-    view.observing(1)
+    view.observing(["edge-1"])
     view.observed(Sighting(target="edge-0", at=NOW))
     assert view._live.auto_refresh
 

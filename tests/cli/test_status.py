@@ -6,6 +6,7 @@ import pytest
 from fleet_files import write
 
 from garrison.fleet.execute.lease import this_process
+from garrison.fleet.report.status import FleetStatus
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
@@ -54,6 +55,16 @@ def test_nothing_yet(cli, world):
     done = cli("status")
     assert done.code == 0
     assert "nothing applied yet; run `garrison apply`" in done.out
+
+
+def test_what_was_destroyed_was_applied(cli, world, file):
+    assert cli("destroy", "--stack", "lab", "--yes").code == 0
+    said = cli("status").out
+    assert "nothing is applied: stack lab was destroyed " in said
+    assert "yet" not in said
+    found = FleetStatus.from_json(json.loads(cli("status", "--json").out))
+    assert found.destroyed == ("lab", world.clock.now())
+    assert FleetStatus.from_json(found.to_json()) == found
 
 
 def test_a_permanent_failure_is_shown_with_its_hint_until_it_is_applied(cli, world, tmp_path):

@@ -7,9 +7,11 @@ import pytest
 from fleet_world import World
 
 from garrison.fleet.context import Fleet
+from garrison.fleet.operations.file_checks import _Files
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
-from garrison.fleet.values.plan import ActionKind
+from garrison.fleet.values.plan import Action, ActionKind
+from garrison.fleet.values.target import TargetSpec
 from garrison.testing.artifacts import MemoryArtifacts
 
 PATH = "/models/sql"
@@ -90,3 +92,31 @@ async def test_what_could_not_be_checked_is_a_warning_of_the_plan(world):
     drafted = await world.plan(world.declaration(*everywhere(world), poet))
     assert {action.kind for action in drafted.actions} == {ActionKind.CREATE}
     assert drafted.warnings == ("/models/poet and 1 more: whether it fits cannot be told",)
+
+
+HERE = {
+    "on this machine": ("http://localhost:8000", "/models/gone", True),
+    "on this machine, by its number": ("http://127.0.0.1:8000", "/models/gone", True),
+    "elsewhere": ("http://edge-1:8000", "/models/gone", False),
+    "there": ("http://localhost:8000", PATH, False),
+    "in the home of the server": ("http://localhost:8000", "~/gone", False),
+    "in a repository": ("http://localhost:8000", "acme/gone", False),
+}
+
+
+@pytest.mark.parametrize(("url", "path", "warned"), HERE.values(), ids=HERE)
+async def test_a_path_that_is_missing_on_the_machine_of_the_target(world, url, path, warned):
+    files = _Files(world.artifacts)
+    for name in ("edge-1", "edge-2"):
+        spec = AdapterDeclaration(target=name, label="a", lora_name="a", lora_path=path)
+        action = Action(kind=ActionKind.CREATE, target=name, name="a", label="a", reason="", desired=spec)
+        assert files.failure(action, spec, TargetSpec(name=name, base_url=url), None) is None
+    said = f"{path} does not exist on this machine, where edge-1 and 1 more are, or cannot be read"
+    assert files.untold() == ([said] if warned else [])
+
+
+async def test_the_plan_warns_of_it(world):
+    declared = world.declaration(*(replace(one, lora_path="/models/gone") for one in everywhere(world)))
+    here = replace(declared.targets["edge-1"], base_url="http://localhost:8000")
+    plan = await world.plan(replace(declared, targets=declared.targets | {"edge-1": here}))
+    assert plan.warnings == ("/models/gone does not exist on this machine, where edge-1 is, or cannot be read",)

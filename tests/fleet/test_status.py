@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from fleet_world import adapter
 
+from garrison.fleet.plan.declared import _unseen
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import LastFailure
 from garrison.fleet.report.status import AdapterStatus, CutShort
 from garrison.fleet.values.declaration import ADAPTER_TYPE, Declaration, Policy
+from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Capabilities, Cause, Served, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.net.endpoint import Tls
@@ -155,3 +157,23 @@ def test_who_holds_it_and_what_was_interrupted() -> None:
     killed = of([lease], dead={"t"})
     assert killed["lease"]["dead"] is True
     assert killed["interrupted"][0]["command"] == "c"
+
+
+DUE = {
+    Cause.REFUSED: "when the target is seen again",
+    Cause.LOCAL: "when the target is seen again",
+    Cause.UNAUTHORIZED: "when the target answers as it should",
+    Cause.WRONG_BASE: "when the target answers as it should",
+}
+
+
+@pytest.mark.parametrize(("cause", "due"), DUE.items(), ids=lambda one: str(one))
+def test_a_target_that_answers_is_not_waited_for_to_be_seen_again(cause, due):
+    away = Sighting(target="edge-1", at=NOW, cause=cause, detail="x")
+    assert [one.detail for one in states(stack(adapter()), [], away)] == [f"will be loaded {due}"]
+    assert [one.detail for one in states(stack(), [recorded()], away)] == [f"will be unloaded {due}"]
+    assert [one.detail for one in states(stack(adapter(lora_path="/y")), [recorded()], away)] == [
+        f"will be updated {due}"
+    ]
+    unknown = Failure(code=FailureCode.INVALID_REQUEST, message="x", cause=cause)
+    assert _unseen(adapter(), None, unknown).reason == f"will be loaded {due}"

@@ -1,5 +1,6 @@
 """Reads YAML, JSON and TOML with positions, so that an error can name file, line and column."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ Path = tuple[str | int, ...]
 
 _MOST_VALUES = 300_000
 _OPTIONS = "options"
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 """Such as `1e6`: a number in JSON and in YAML 1.2, and a text in YAML 1.1."""
 _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)")
@@ -28,11 +30,19 @@ _TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file. `positions` are (line, column) from 1; in TOML, only of tables and keys that begin a line."""
+    """A parsed file. All its keys are text.
+
+    Attributes:
+        positions: (line, column) from 1; in TOML, only of tables and keys that begin a line.
+        scalars: by path, how the numbers, dates, booleans and nulls of YAML are written there.
+        keys: by path, what YAML reads a key as that is not text to it: the key `off`, as false.
+    """
 
     name: str
     content: Any
     positions: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+    scalars: Mapping[Path, str] = field(default_factory=dict)
+    keys: Mapping[Path, Any] = field(default_factory=dict)
 
     def where(self, path: Path) -> str:
         """Return `file:line:column` of the value at `path`, or of its nearest ancestor with a position."""
@@ -125,8 +135,11 @@ def _yaml(text: str, name: str) -> Document:
     import yaml
 
     node = None
+    walk = _Walk(name)
     try:
-        node, positions = _compose(text, name)
+        node = _compose(text)
+        if node is not None:
+            walk.value(node, ())
         content = None if node is None else yaml.constructor.SafeConstructor().construct_document(node)
     except yaml.MarkedYAMLError as error:
         said = (error.problem or "not valid YAML").removeprefix("but ")
@@ -146,7 +159,7 @@ def _yaml(text: str, name: str) -> Document:
         said = f": {error}" if isinstance(error, ValueError) else ""
         where = _at(name, _unreadable(node))
         raise InvalidError(f"{where}: the value does not match its type{said}", hint="Quote the value.") from None
-    return Document(name, content, positions)
+    return Document(name, content, walk.positions, walk.scalars, walk.keys)
 
 
 def _at(name: str, mark: "yaml.Mark | None") -> str:
@@ -169,43 +182,66 @@ def _unreadable(node: "yaml.Node | None") -> "yaml.Mark | None":
     return next((mark for part in parts if (mark := _unreadable(part)) is not None), None)
 
 
-def _compose(text: str, name: str) -> "tuple[yaml.Node | None, dict[Path, tuple[int, int]]]":
-    """Return the node tree and the position of each of its values."""
+def _compose(text: str) -> "yaml.Node | None":
     import yaml
-
-    positions: dict[Path, tuple[int, int]] = {}
-
-    def walk(node: yaml.Node, path: Path) -> None:
-        # An alias is walked at every use, so a small file can expand to millions of values.
-        if len(positions) > _MOST_VALUES:
-            raise InvalidError(f"{name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
-        positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-        if _is_json_of_an_option(path) and _is_exponent(node):
-            node.tag = "tag:yaml.org,2002:float"
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                place = (key.start_mark.line + 1, key.start_mark.column + 1)
-                at = f"{name}:{place[0]}:{place[1]}"
-                if not isinstance(key, yaml.ScalarNode):
-                    raise InvalidError(f"{at}: a key must be plain text", hint="Write `key: value`.")
-                if key.value in seen:
-                    raise InvalidError(f"{at}: duplicate key {key.value!r}", hint="Remove one of the two.")
-                seen.add(key.value)
-                positions[(*path, key.value)] = place
-                walk(value, (*path, key.value))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                walk(value, (*path, index))
 
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
+        return loader.get_single_node()
     finally:
         loader.dispose()
-    if node is not None:
-        walk(node, ())
-    return node, positions
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Collects what a document says of the nodes of a YAML file, and makes text of its keys."""
+
+    name: str
+    positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    scalars: dict[Path, str] = field(default_factory=dict)
+    keys: dict[Path, Any] = field(default_factory=dict)
+
+    def value(self, node: "yaml.Node", path: Path) -> None:
+        import yaml
+
+        # An alias is walked at every use, so a small file can expand to millions of values.
+        if len(self.positions) > _MOST_VALUES:
+            raise InvalidError(f"{self.name} expands to more than {_MOST_VALUES} values", hint="Use fewer aliases.")
+        self.positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+        if _is_json_of_an_option(path) and _is_exponent(node):
+            node.tag = "tag:yaml.org,2002:float"
+        if isinstance(node, yaml.MappingNode):
+            self.mapping(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.value(value, (*path, index))
+        elif isinstance(node, yaml.ScalarNode) and node.style is None and node.tag != _TEXT and node.value:
+            self.scalars[path] = node.value
+
+    def mapping(self, node: "yaml.MappingNode", path: Path) -> None:
+        import yaml
+
+        seen: set[str] = set()
+        for index, (key, value) in enumerate(node.value):
+            place = (key.start_mark.line + 1, key.start_mark.column + 1)
+            at = f"{self.name}:{place[0]}:{place[1]}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise InvalidError(f"{at}: a key must be plain text", hint="Write `key: value`.")
+            if key.value in seen:
+                raise InvalidError(f"{at}: duplicate key {key.value!r}", hint="Remove one of the two.")
+            seen.add(key.value)
+            self.positions[(*path, key.value)] = place
+            if key.tag not in (_TEXT, _MERGE):
+                node.value[index] = (self.text(key, (*path, key.value)), value)
+            self.value(value, (*path, key.value))
+
+    def text(self, key: "yaml.ScalarNode", path: Path) -> "yaml.Node":
+        """Return a key as text. An alias may stand for it elsewhere, so the node itself remains what it is."""
+        import yaml
+
+        with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError, yaml.YAMLError):
+            self.keys[path] = yaml.constructor.SafeConstructor().construct_document(key)
+        return yaml.ScalarNode(_TEXT, key.value, key.start_mark, key.end_mark, style=key.style)
 
 
 def _is_json_of_an_option(path: Path) -> bool:

@@ -25,7 +25,14 @@ from garrison.base.home import expanded
 from garrison.base.presence import is_dir, is_file
 from garrison.base.problems import Problems
 from garrison.engines.options import to_args
-from garrison.launch.manifest_problems import EMPTY, add_invalid, add_wrong_engine, add_wrong_options, options_engine
+from garrison.launch.manifest_problems import (
+    EMPTY,
+    add_invalid,
+    add_misread_names,
+    add_wrong_engine,
+    add_wrong_options,
+    options_engine,
+)
 from garrison.launch.spec import AdapterSpec, LaunchSpec
 
 __all__ = ["DEFAULT_FILES", "ServeManifest", "default_manifest", "load_manifest"]
@@ -72,17 +79,6 @@ class ServeManifest(BaseModel):
         if value is None:
             raise PydanticCustomError(EMPTY, "has no value")
         return value
-
-    @field_validator("env", mode="before")
-    @classmethod
-    def _env_text(cls, value: Any) -> Any:
-        """Accept numbers: `VLLM_CPU_KVCACHE_SPACE: 1` means the text `1`. A boolean has no obvious text; refuse it."""
-        if not isinstance(value, dict):
-            return value
-        return {
-            key: str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
-            for key, item in value.items()
-        }
 
 
 def default_manifest(directory: Path) -> Path | None:
@@ -166,6 +162,9 @@ def _validate(document: Document, engine: str | None) -> ServeManifest:
             f"{DEFAULT_FILES[0]} where both are in one directory.",
         )
     problems = Problems()
+    add_misread_names(problems, document)
+    if isinstance(env := content.get("env"), dict):
+        content = content | {"env": {key: _env_text(document, key, value) for key, value in env.items()}}
     manifest = None
     try:
         manifest = ServeManifest.model_validate(content)
@@ -179,6 +178,13 @@ def _validate(document: Document, engine: str | None) -> ServeManifest:
     problems.refuse()
     assert manifest is not None
     return manifest
+
+
+def _env_text(document: Document, name: str, value: Any) -> Any:
+    """Accept numbers: `UMASK: 022` means the text that is written. A boolean has no obvious text; it is refused."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return document.scalars.get(("env", name), str(value))
 
 
 def _known_engine(name: Any) -> str:

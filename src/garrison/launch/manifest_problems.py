@@ -8,12 +8,21 @@ from pydantic import BaseModel, ValidationError
 
 from garrison.base.documents import Document, Path, inside
 from garrison.base.errors import InvalidError
+from garrison.base.positions.misread import misread
 from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.engines import registry
 from garrison.engines.engine import Engine
 from garrison.engines.options import normal_keys, to_args
 
-__all__ = ["EMPTY", "OF_THE_SERVER", "add_invalid", "add_wrong_engine", "add_wrong_options", "options_engine"]
+__all__ = [
+    "EMPTY",
+    "OF_THE_SERVER",
+    "add_invalid",
+    "add_misread_names",
+    "add_wrong_engine",
+    "add_wrong_options",
+    "options_engine",
+]
 
 EMPTY = "empty"
 """The type of pydantic's error for a key without a value."""
@@ -24,6 +33,8 @@ OF_THE_SERVER = (
 )  # fmt: skip
 """Keys of an instance, which a server runs. `garrison serve` starts one engine, and has no use for them."""
 
+_NAMED = ("env", "adapters", "options")
+"""Keys that hold names of the user's choice."""
 _NO_VALUE = "has no value"
 _GIVE_ONE = "Give it a value, or remove the line."
 _WRITE = {
@@ -50,6 +61,14 @@ def add_invalid(problems: Problems, document: Document, error: ValidationError, 
             _add_value(problems, document, loc, kind, one["msg"])
 
 
+def add_misread_names(problems: Problems, document: Document) -> None:
+    """Add the error of every name that YAML does not read as text."""
+    for path, value in document.keys.items():
+        if len(path) == 2 and path[0] in _NAMED:
+            text, hint = misread(str(path[-1]), value)
+            problems.add(document.where(path), path, f"{path[0]}: {text}", hint)
+
+
 def _unknown(word: str, model: type[BaseModel]) -> str:
     if word.replace("-", "_") in OF_THE_SERVER:
         return "`garrison up` reads it; `garrison serve` starts one engine and has no such key."
@@ -57,12 +76,13 @@ def _unknown(word: str, model: type[BaseModel]) -> str:
 
 
 def _add_value(problems: Problems, document: Document, loc: Path, kind: str, said: str) -> None:
-    path, value, tried = inside(document.content, loc)
+    path, value, _ = inside(document.content, loc)
     key = dotted(path)
     where = document.where(path)
-    if kind == "invalid_key" or tried == ("[key]",):
-        where = document.where(tuple(map(str, path)))
-        problems.add(where, path, f"{key}: a name must be text", "Put it in quotes.")
+    is_given = value is not None or isinstance(path[-1], int)
+    if kind == "string_type" and is_given and (written := document.scalars.get(path)):
+        text, hint = misread(written, value)
+        problems.add(where, path, f"{key}: {text}", hint)
         return
     if value is None or kind in (EMPTY, "string_too_short"):
         hint = 'Write "" for an empty variable.' if path[0] == "env" and len(path) > 1 else _GIVE_ONE
@@ -92,8 +112,6 @@ def add_wrong_options(problems: Problems, document: Document, options: Mapping[A
     catalogue = options_engine(engine).catalogue()
     seen: dict[str, str] = {}
     for key, value in options.items():
-        if not isinstance(key, str):
-            continue  # reported as a key that is not text
         path: Path = ("options", key)
         where = document.where(path)
         name = next(iter(normal_keys({key: None})))

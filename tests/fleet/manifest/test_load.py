@@ -252,7 +252,11 @@ MISTAKES = {
     "a list for a mapping": ("stack: s\ntargets: [a]", ":2:1: targets: input should be a valid mapping", ""),
     "text for the whole": ("hello", "not a mapping", "stack: NAME"),
     "nothing at all": ("", "the manifest is empty", "Begin with"),
-    "a key that is a number": ("stack: s\ntargets: {7: {host: h}}", "key '7' is not plain text", "Quote"),
+    "a key that is a number": (
+        "stack: s\ntargets: {7: {host: h}}",
+        ":2:11: targets: `7` is read as a number",
+        "Write '7'",
+    ),
     "a key with blanks": ("stack: s\ntargets: {' t': {host: h}}", ":2:11: targets. t: a name cannot begin or end", ""),
     "a key that is too long": (f"stack: s\ntargets: {{{'t' * 201}: {{host: h}}}}", ":2:11: targets.ttt", ""),
     "a name with blanks": ("stack: ' s '", ":1:1: stack: a name cannot begin or end", ""),
@@ -571,3 +575,9 @@ def test_a_directory_may_have_a_manifest_of_serve_beside_that_of_a_stack(tmp_pat
     (tmp_path / "serve.yaml").write_text("model: acme/tiny\nport: 8001\n")
     (tmp_path / "garrison.yaml").write_text("stack: box\ntargets: {a: {base_url: http://127.0.0.1:8000}}\n")
     assert set(load_declaration([str(tmp_path)], environ={}).declaration.targets) == {"a"}
+
+
+def test_a_select_where_no_target_has_labels_says_how_to_give_them() -> None:
+    said = refused("stack: s\ntargets: {t: {host: h}}\nadapters: {a: {lora_path: /a, select: {site: mars, row: '7'}}}")
+    assert "adapters.a.select: no target has these labels" in said
+    assert "Write `labels: {site: mars, row: 7}` in a target, or name targets with `targets`." in said

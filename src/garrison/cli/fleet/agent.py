@@ -142,7 +142,7 @@ async def _run(
             observer=observer,
         )
         async with _asked_on(metrics_port, made, fleet):
-            forced = await _until_stopped(made, view, once=once)
+            forced = await _until_stopped(fleet, made, view, once=once)
     _log.info("stopped", forced=forced, output_dropped=view.dropped, **made.state.facts())
     if not once:
         view.note("stopped now; the next start settles interrupted actions" if forced else "stopped")
@@ -173,10 +173,10 @@ async def _asked_on(port: int | None, made: "Agent", fleet: "Fleet") -> AsyncIte
         await listener.close()
 
 
-async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> bool:
+async def _until_stopped(fleet: "Fleet", made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> bool:
     """Run the agent from startup to shutdown; return whether a second signal forced it to stop."""
     loop = asyncio.get_running_loop()
-    work = asyncio.create_task(_work(made, view, once=once))
+    work = asyncio.create_task(_work(fleet, made, view, once=once))
     ending = asyncio.create_task(_ending(made, work))
     wishes = Wishes()
 
@@ -211,16 +211,23 @@ async def _until_stopped(made: "Agent", view: "AgentView | SilentAgentView", *, 
     return False
 
 
-async def _work(made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> None:
+async def _work(fleet: "Fleet", made: "Agent", view: "AgentView | SilentAgentView", *, once: bool) -> None:
     from garrison.base.garbage import keep_out_of_collections
+    from garrison.cli.views.agent import at_work
     from garrison.cli.views.page import counted
+    from garrison.cli.views.status import nothing_applied
+    from garrison.fleet.report.inspect import agents_of, last_destroyed
 
     await made.startup()
     view.first_pass(made.state.targets)
     if not made.state.stacks:
-        view.note("nothing applied yet; run `garrison apply`")
-        _log.warning("nothing applied yet; run `garrison apply`")
+        said = nothing_applied(await last_destroyed(fleet), fleet.clock.now())
+        view.note(said)
+        _log.warning(said)
     if once:
+        for one in await agents_of(fleet, None):
+            if one.state == "working":
+                view.note(at_work(one, fleet.clock.now()))
         await made.once()
         return
     keep_out_of_collections()

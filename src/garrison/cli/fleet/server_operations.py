@@ -61,7 +61,7 @@ class ServerOperations:
     # --- declared
 
     async def plan(self, request: ApplyRequest, view: FleetView, *, settle: bool = False) -> Plan:
-        view.observing(len(request.declaration.targets))
+        view.observing(request.declaration.targets)
         if settle or request.mode == "destroy":
             return await self._proposed(request, view)
         body = await self._call("POST", "/plan", body=body_of(request), seconds=_LOOK_SECONDS)

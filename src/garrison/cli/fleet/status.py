@@ -1,5 +1,6 @@
 """`garrison status`."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -29,12 +30,14 @@ def status(
     """
     from datetime import UTC, datetime
 
+    from rich.text import Text
+
     from garrison.cli.fleet.serving import serving_here, show_serving
     from garrison.cli.fleet.wiring import Stop, open_stacks, run
     from garrison.cli.views.opening import Opening
     from garrison.cli.views.page import Page
     from garrison.cli.views.progress import progress_view
-    from garrison.cli.views.status import show_status
+    from garrison.cli.views.status import show_status, slow_hint
 
     with Opening("opening the record", json=json) as opening, open_stacks(server) as operations:
         page, stop = Page(), Stop()
@@ -43,10 +46,13 @@ def status(
             found = run(operations.status(view, stack=stack, cached=cached), stop)
         finally:
             view.end()
+        seconds = time.monotonic() - opening.since
     here = serving_here() if operations.place is None and stack is None else []
     if json:
         print(answer({**found.to_json(), "serving": here}))
     else:
         show_status(found, page, everything=everything, place=operations.place)
         show_serving(page, here, datetime.now(UTC))
+        if hint := slow_hint(found, seconds):
+            page.entry(Text("→ ", "dim"), Text(hint, "dim"))
     return 0

@@ -3,25 +3,35 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TextIO, cast
 
 from garrison.base.clock import Clock
 from garrison.base.output.live_stream import LiveStream
 from garrison.cli.json_answer import line
-from garrison.cli.views.age import utc
+from garrison.cli.views.age import ago, utc
 from garrison.cli.views.alike import MANY, alike
 from garrison.cli.views.history import likeness, show_alike_events, show_event
-from garrison.cli.views.page import Page, counted, sentence
+from garrison.cli.views.page import Page, counted, plain, sentence
 from garrison.fleet.hooks.queues import event_json
+from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.values import events as kinds
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.view import NoteLevel, SilentView
 from garrison.store.records import Event
 
-__all__ = ["AgentView", "SilentAgentView"]
+__all__ = ["AgentView", "SilentAgentView", "at_work"]
 
 _DRAIN_SECONDS = 1.0
 _FAILURES = (kinds.UNREACHABLE, kinds.ACTION_FAILED)
+
+
+def at_work(agent: AgentStatus, now: datetime) -> str:
+    """Return what a single pass says of another agent, or the server, that keeps the fleet already."""
+    looked = f"last look {ago(agent.looked_at, now)}" if agent.looked_at else "no look yet"
+    kept = f"; keeps {sentence(agent.stacks)}" if agent.stacks is not None else ""
+    who = f"a server or an agent of {plain(agent.holder)} (pid {agent.pid})"
+    return f"{who} keeps the fleet and does what is due: {looked}{kept}"
 
 
 class AgentView(SilentView):

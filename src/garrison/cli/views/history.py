@@ -16,6 +16,18 @@ from garrison.store.records import Event
 __all__ = ["likeness", "show_alike_events", "show_event"]
 
 _WORD_WIDTH = 13
+_SUBJECTS = {
+    "not served": "it was ",
+    "unloaded": "it was ",
+    "gone": "it was ",
+    "no longer": "it is ",
+    "replaced": "it is ",
+    "replaces": "it ",
+    "makes room": "it ",
+    "the ": "",
+    "instance ": "",
+}
+"""What makes a clause of the reason of an action, by how it begins."""
 _LOST = (events.UNREACHABLE, events.CHANGED)
 """Events that may say why a target became unknown."""
 _STYLES = {
@@ -53,6 +65,16 @@ def show_alike_events(alike: Sequence[Event], page: Page) -> None:
     page.entry(head, Text("  ").join(words))
 
 
+def _cause(event: Event) -> str:
+    """Return the cause; of an action, so that its reason does not read as its result."""
+    cause = event.cause or ""
+    action, _, reason = cause.partition(": ")
+    if event.kind not in (events.ACTION_DONE, events.ACTION_FAILED) or not reason:
+        return cause.removesuffix(": ")
+    subject = next((words for begins, words in _SUBJECTS.items() if reason.startswith(begins)), None)
+    return f"{action}, reason: {reason}" if subject is None else f"{action} because {subject}{reason}"
+
+
 def _word(event: Event) -> str:
     """Return the kind; of a target that became unknown though it answers, that it is not usable."""
     answers = event.kind == events.UNREACHABLE and not is_silent(event.cause)
@@ -66,7 +88,7 @@ def show_event(event: Event, page: Page) -> None:
     head = Text.assemble((f"{utc(event.at)}  ", "dim"), (f"{word:<{_WORD_WIDTH}}", _STYLES.get(event.kind, "")), "  ")
     words = [Text(place, "bold")] if place else []
     words += [Text(plain(event.stack), "" if place else "bold")] if event.stack else []
-    words += [Text(shortened(event.cause))] if event.cause else []
+    words += [Text(shortened(_cause(event)))] if event.cause else []
     failed = event.after if event.kind == events.ACTION_FAILED else None
     if failed and failed.get("message"):
         words += [Text(shortened(str(failed["message"])), "red")]

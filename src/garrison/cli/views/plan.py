@@ -12,6 +12,7 @@ from garrison.cli.views.age import ago
 from garrison.cli.views.alike import MANY, alike, counted_unknown, reach_words
 from garrison.cli.views.glyphs import CONFLICT, MARKS, OWED, mark_of
 from garrison.cli.views.page import Page, counted, plain, sentence
+from garrison.fleet.values.cures import WHEN_SEEN, WHEN_USABLE
 from garrison.fleet.values.failure import cause_and_detail
 from garrison.fleet.values.instance_change import InstanceChange, InstanceKind
 from garrison.fleet.values.plan import Action, ActionKind, Change, Plan, TargetChange
@@ -405,7 +406,7 @@ def _by_reason(actions: Iterable[Action]) -> Iterable[tuple[str, list[Action]]]:
     """Group actions by reason, without the condition that holds for all of them."""
     found: defaultdict[str, list[Action]] = defaultdict(list)
     for action in actions:
-        found[action.reason.removesuffix(" when the target is seen again")].append(action)
+        found[action.reason.removesuffix(f" {WHEN_SEEN}").removesuffix(f" {WHEN_USABLE}")].append(action)
     return found.items()
 
 

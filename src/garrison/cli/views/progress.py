@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from rich.live import Live
@@ -17,6 +17,7 @@ from garrison.cli.views.alike import reach_words
 from garrison.cli.views.glyphs import DONE_WORDS, MARKS, STATE_MARKS
 from garrison.cli.views.opening import Opening
 from garrison.cli.views.page import Page, counted, plain
+from garrison.cli.views.slow_look import SlowLook
 from garrison.fleet.values.observation import Sighting
 from garrison.fleet.values.plan import Action, ActionKind, Plan
 from garrison.fleet.values.view import FleetView, NoteLevel, Outcome, SilentView
@@ -107,10 +108,21 @@ class LineProgress(QuietProgress):
         self._owed: int | None = None
         self._noted: set[str] = set()
         self._alike: Counter[tuple[str, str]] = Counter()
+        self._slow = SlowLook()
         stop.tell = self.stopping
+
+    def observing(self, targets: Collection[str]) -> None:
+        self._slow.begin(targets)
+
+    def observed(self, sighting: Sighting) -> None:
+        self._slow.seen(sighting.target)
+
+    def end(self) -> None:
+        self._slow.end()
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
+        self._slow.end()
         self._show(plan)
         self._page.flush()
 
@@ -206,8 +218,8 @@ class LiveProgress(LineProgress):
     def begin(self, text: str) -> None:
         self._draw(lambda: clock_line(text, self._seconds))
 
-    def observing(self, targets: int) -> None:
-        self._looked = _Looked(targets)
+    def observing(self, targets: Collection[str]) -> None:
+        self._looked = _Looked(len(targets))
         self._draw(self._looking)
 
     def observed(self, sighting: Sighting) -> None:

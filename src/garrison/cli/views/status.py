@@ -13,12 +13,13 @@ from garrison.cli.views.page import Page, counted, plain, sentence, shortened
 from garrison.fleet.report.agents import AgentStatus
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
 
-__all__ = ["STATE_LOOKS", "show_status"]
+__all__ = ["STATE_LOOKS", "nothing_applied", "show_status", "slow_hint"]
 
 _MOST_ADAPTERS = 12
 _MOST_TARGETS = 20
 _MOST_STACKS = 20
 _NAME_WIDTH = 28
+_SLOW_SECONDS = 2.0
 
 STATE_LOOKS = {
     "served": ("✓", "green"),
@@ -53,11 +54,26 @@ def show_status(status: FleetStatus, page: Page, *, everything: bool, place: str
         place: the server that looked; None for this process.
     """
     if not status.stacks and not status.targets:
-        page.line("nothing applied yet; run `garrison apply` with a manifest")
+        page.line(nothing_applied(status.destroyed, status.at))
         return
     _summary(status, page)
     _stacks(status, page, everything=everything)
     _targets(status, page, everything=everything, place=place)
+
+
+def nothing_applied(destroyed: tuple[str, datetime] | None, now: datetime) -> str:
+    """Return what to say where nothing is on record: nothing ever was, or it was destroyed."""
+    if destroyed is None:
+        return "nothing applied yet; run `garrison apply` with a manifest"
+    stack, at = destroyed
+    return f"nothing is applied: stack {plain(stack)} was destroyed {ago(at, now)}; `garrison apply` begins anew"
+
+
+def slow_hint(status: FleetStatus, seconds: float) -> str | None:
+    """Return how to have the status at once, where targets that do not answer made it slow."""
+    if status.cached or seconds < _SLOW_SECONDS or all(one.state == "reachable" for one in status.targets):
+        return None
+    return f"It took {seconds:.0f} s. `garrison status --cached` asks no target, and shows what was last seen."
 
 
 def _summary(status: FleetStatus, page: Page) -> None:

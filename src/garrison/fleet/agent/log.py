@@ -1,6 +1,6 @@
 """The agent in the log: a view that logs what the agent reports, and passes it on to the view behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from garrison.base.logs import logger
 from garrison.fleet.values import events
@@ -41,7 +41,7 @@ class AgentLog:
         {"info": _log.info, "warning": _log.warning, "error": _log.error}[level](text)
         self._view.note(text, level)
 
-    def observing(self, targets: int) -> None:
+    def observing(self, targets: Collection[str]) -> None:
         self._view.observing(targets)
 
     def observed(self, sighting: Sighting) -> None:

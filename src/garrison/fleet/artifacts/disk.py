@@ -22,7 +22,7 @@ from garrison.models.adapters.inspect import inspect_adapter
 from garrison.models.files.content import file_size, is_dir, is_file, open_tree
 from garrison.models.validate import PARAMS_NAME
 
-__all__ = ["DiskArtifacts", "default_store", "store_root"]
+__all__ = ["DiskArtifacts", "default_store", "is_here", "store_root"]
 
 _MOST_BASES = 8
 
@@ -185,11 +185,12 @@ def store_root(target: TargetSpec, data_dir: Path) -> Path | None:
         return None
     if target.adapter_store is not None:
         return Path(target.adapter_store)
-    return default_store(data_dir) if _is_here(target.base_url) else None
+    return default_store(data_dir) if is_here(target.base_url) else None
 
 
 @lru_cache(maxsize=16_384)  # a plan asks for every adapter of a target
-def _is_here(base_url: str) -> bool:
+def is_here(base_url: str) -> bool:
+    """Return whether an address is one of this machine. Pure."""
     if (instance := instance_place(base_url)) is not None:
         return instance.node is None
     host = urlsplit(base_url).hostname or ""

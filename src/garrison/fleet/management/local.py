@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from garrison.base.errors import InvalidError
+from garrison.base.known_names import known_names
 from garrison.fleet.context import Fleet
 from garrison.fleet.management.requests import (
     AdoptRequest,
@@ -273,10 +274,8 @@ class LocalOperations:
             return
         if await read(store.resources, stack=stack):
             return
-        there = ", ".join(one.name for one in await read(store.stacks, at=())) or "none"
-        raise InvalidError(
-            f"stack {stack!r} is not on record", hint=f"Known stacks: {there}. `garrison status` shows them."
-        )
+        there = known_names(stack, (one.name for one in await read(store.stacks, at=())))
+        raise InvalidError(f"stack {stack!r} is not on record", hint=f"{there} `garrison status` shows them.")
 
     async def _chosen(self, request: AdoptRequest) -> "tuple[Choose, set[str] | None]":
         """Return what selects the adapters, and the targets to observe; None for all, unless every name includes its

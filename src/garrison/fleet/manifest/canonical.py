@@ -6,7 +6,7 @@ rewritten: names of targets, adapters, labels and headers are kept verbatim.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -14,17 +14,18 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from garrison.base.documents import Document, Path
+from garrison.base.positions.misread import misread
 from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.base.redaction import is_secret_name
 from garrison.fleet.manifest.draft import Draft, LazyPlaces
-from garrison.fleet.manifest.fields import SecretModel
+from garrison.fleet.manifest.fields import LabelText, SecretModel
+from garrison.fleet.manifest.instance_model import InstanceModel
 from garrison.fleet.manifest.model import AdapterModel, FleetManifest
 from garrison.fleet.manifest.variables import has_variable, only_variable, substitute
 from garrison.fleet.values.target import NO_STORE
 
 __all__ = ["canonical", "spellings"]
 
-_TRUE_WORDS = ("on", "On", "ON", "yes", "Yes", "YES", "true", "True", "TRUE", "y", "Y")
 _READ_ONLY = ("id", "parent", "root")
 _TELLING = re.compile(r"auth|cookie|token|secret|passw|credential|signature|api-?key", re.IGNORECASE)
 
@@ -55,6 +56,8 @@ def remembered(find: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 _ENV = SecretModel.model_fields["env"].annotation
+_NUMBERS_TOO = (LabelText, get_args(InstanceModel.model_fields["env"].annotation)[-1])
+"""Types of text that may be written as a number."""
 
 
 def canonical(
@@ -77,7 +80,9 @@ def canonical(
     """
     walk = _Walk(document, environ, problems, warnings, variables)
     content = walk.value(document.content, (), (), FleetManifest)
-    draft = Draft(document.name, content, LazyPlaces(lambda: _places(document)), walk.written)
+    places = LazyPlaces(lambda: {path: document.where(source) for path, source in _sources(document).items()})
+    scalars = LazyPlaces(lambda: _moved(document.scalars, _sources(document)))
+    draft = Draft(document.name, content, places, walk.written, scalars)
     warnings += _oddities(draft)
     _anchor(draft, directory, environ.get("HOME"))
     return draft
@@ -89,11 +94,15 @@ def spellings(key: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((key, pascal[:1].lower() + pascal[1:], pascal)))
 
 
-def _places(document: Document) -> dict[Path, str]:
-    """Return where each value of the draft was written. It takes a second pass, which only errors need."""
-    walk = _Walk(document, {}, Problems(), [], variables=False, places={})
+def _sources(document: Document) -> dict[Path, Path]:
+    """Return the path in the document of each value of the draft. It takes a second pass, which only errors need."""
+    walk = _Walk(document, {}, Problems(), [], variables=False, sources={})
     walk.value(document.content, (), (), FleetManifest)
-    return walk.places or {}
+    return walk.sources or {}
+
+
+def _moved(written: Mapping[Path, str], sources: Mapping[Path, Path]) -> dict[Path, str]:
+    return {path: written[source] for path, source in sources.items() if source in written}
 
 
 @dataclass(slots=True)
@@ -101,7 +110,7 @@ class _Walk:
     """Walks the document along the model; `source` is a path in the document, `path` the canonical one.
 
     Attributes:
-        places: where each value was written, by canonical path; None if that is not needed.
+        sources: the path in the document of each value, by canonical path; None if that is not needed.
     """
 
     document: Document
@@ -109,19 +118,19 @@ class _Walk:
     problems: Problems
     warnings: list[str]
     variables: bool
-    places: dict[Path, str] | None = None
+    sources: dict[Path, Path] | None = None
     written: dict[Path, str] = field(default_factory=dict)
 
     def value(self, value: Any, source: Path, path: Path, kind: Any) -> Any:
-        if self.places is not None:
-            self.places[path] = self.document.where(source)
+        if self.sources is not None:
+            self.sources[path] = source
         if isinstance(value, str):
             return self.text(value, source, path, kind)
         if isinstance(value, dict):
             return self.mapping(value, source, path, kind)
         if isinstance(value, list):
             inner = _list_member(kind)
-            if self.places is None and _is_plain(inner):
+            if self.sources is None and _is_plain(inner):
                 return [
                     item
                     if type(item) is str and "${" not in item
@@ -129,24 +138,19 @@ class _Walk:
                     for at, item in enumerate(value)
                 ]
             return [self.value(item, (*source, at), (*path, at), inner) for at, item in enumerate(value)]
-        return value
+        # A number that stands for text is the text that was written: `022`, and not `18`.
+        return self.document.scalars.get(source, value) if _is_number(value) and kind in _NUMBERS_TOO else value
 
     def mapping(self, value: dict[Any, Any], source: Path, path: Path, kind: Any) -> dict[str, Any]:
         model = _model(kind)
-        known = {} if model is None else _spelled(model)
+        if model is None:
+            return self.named(value, source, path, _mapping_member(kind))
+        known = _spelled(model)
         found: dict[str, Any] = {}
         spelled: dict[str, str] = {}
-        for key, item in value.items():
-            word = self.key(key, source)
-            if word is None:
-                self.mistake((*path, str(key)), source, f"key {str(key)!r} is not plain text", "Quote the key.")
-                continue
+        for word, item in value.items():
             at = (*source, word)
-            if model is None:
-                member = _mapping_member(kind)
-                holds_values = _model(member) is not None or path[:1] + path[2:] == ("instances", "options")
-                if not (holds_values and self.refuse_empty(item, (*path, word), at)):
-                    found[word] = self.value(item, at, (*path, word), member)
+            if not self.is_plain(word, path, at):
                 continue
             name = known.get(word)
             if name is None and model is AdapterModel and word.lower() in _READ_ONLY:
@@ -166,14 +170,27 @@ class _Walk:
                     found[name] = self.value(item, at, (*path, name), model.model_fields[name].annotation)
         return found
 
-    def key(self, key: Any, source: Path) -> str | None:
-        """Return the key as written, or None if it is not printable text.
+    def named(self, value: dict[Any, Any], source: Path, path: Path, member: Any) -> dict[str, Any]:
+        """Walk a mapping whose keys are names of the user's choice."""
+        found: dict[str, Any] = {}
+        for word, item in value.items():
+            at, to = (*source, word), (*path, word)
+            if not self.is_plain(word, path, at):
+                continue
+            if at in self.document.keys:
+                text, hint = misread(word, self.document.keys[at])
+                self.mistake(to, at, f"{dotted(path)}: {text}", hint)
+                continue
+            holds_values = _model(member) is not None or path[:1] + path[2:] == ("instances", "options")
+            if not (holds_values and self.refuse_empty(item, to, at)):
+                found[word] = self.value(item, at, to, member)
+        return found
 
-        YAML 1.1 reads the key `on` as a boolean; the word in the file is found through its position.
-        """
-        if key is True:
-            return next((word for word in _TRUE_WORDS if (*source, word) in self.document.positions), None)
-        return key if isinstance(key, str) and key.isprintable() else None
+    def is_plain(self, key: Any, path: Path, source: Path) -> bool:
+        if isinstance(key, str) and key.isprintable():
+            return True
+        self.mistake((*path, str(key)), source, f"key {str(key)!r} is not plain text", "Quote the key.")
+        return False
 
     def text(self, text: str, source: Path, path: Path, kind: Any) -> Any:
         if SecretModel in _alternatives(kind):
@@ -272,9 +289,8 @@ def _is_plain(kind: Any) -> bool:
     return SecretModel not in _alternatives(kind) and kind != _ENV
 
 
-def _all_plain(items: Iterable[object]) -> bool:
-    """Return whether all items are text without a variable, such as a long list of target names."""
-    return all(type(item) is str and "${" not in item for item in items)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _member(kind: Any, of: type) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from garrison.base.documents import Path, inside
+from garrison.base.positions.misread import misread
 from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.fleet.manifest.address import address
 from garrison.fleet.manifest.declare_instances import (
@@ -86,12 +87,15 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
     key = dotted(path)
     if kind == "missing":
         path = (*path, loc[-1])
-        hint = _stack_hint(draft) if path == ("stack",) else f"Add a line `{loc[-1]}: …`."
-        problems.add(draft.where(path), path, f"missing key {dotted(path)!r}", hint)
+        add = _stack_hint(draft) if path == ("stack",) else f"Add a line `{loc[-1]}: …`."
+        problems.add(draft.where(path), path, f"missing key {dotted(path)!r}", add)
         return
     text = text.removeprefix("Value error, ").replace("valid dictionary", "valid mapping")
+    hint: str | None = None
+    if kind == "string_type" and (written := draft.scalars.get(path)):
+        text, hint = misread(written, value)
     prefix = f"{key}: " if key else ""
-    problems.add(draft.where(path), path, f"{prefix}{text[:1].lower()}{text[1:]}")
+    problems.add(draft.where(path), path, f"{prefix}{text[:1].lower()}{text[1:]}", hint)
 
 
 def _stack_hint(draft: Draft) -> str:
@@ -234,7 +238,8 @@ def _chosen(
         if not found:
             at = (*path, "select")
             have = sorted({f"{key}: {value}" for target in targets.values() for key, value in target.labels.items()})
-            hint = "Existing labels: " + "; ".join(have[:20]) + "." if have else "No target has labels."
+            add = f"Write `labels: {{{', '.join(f'{key}: {value}' for key, value in wanted)}}}` in a target"
+            hint = f"Existing labels: {'; '.join(have[:20])}." if have else f"{add}, or name targets with `targets`."
             problems.add(draft.where(at), at, f"{dotted(at)}: no target has these labels", hint)
         return found
     if model.target is not None:

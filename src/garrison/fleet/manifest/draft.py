@@ -10,7 +10,7 @@ __all__ = ["Draft", "LazyPlaces"]
 
 
 class LazyPlaces(Mapping[Path, str]):
-    """Positions of values, which are computed at the first access."""
+    """Positions of values, or how they are written, which are computed at the first access."""
 
     def __init__(self, find: Callable[[], Mapping[Path, str]]) -> None:
         self._find = find
@@ -40,12 +40,14 @@ class Draft:
         content: the values, under snake_case keys.
         places: `file:line:column` by path.
         written: the original text by path, for values with a substituted variable; errors show it instead of the value.
+        scalars: how the numbers, dates, booleans and nulls of YAML are written, by path.
     """
 
     name: str
     content: dict[str, Any]
     places: Mapping[Path, str] = field(default_factory=dict)
     written: Mapping[Path, str] = field(default_factory=dict)
+    scalars: Mapping[Path, str] = field(default_factory=dict)
 
     def where(self, path: Path) -> str:
         """Return the position of the value at `path`, or of its nearest ancestor with a position."""

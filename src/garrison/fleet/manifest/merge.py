@@ -26,16 +26,17 @@ def merge(drafts: Sequence[Draft], problems: Problems) -> Draft:
     content: dict[str, Any] = {}
     places: dict[Path, str] = {}
     written: dict[Path, str] = {}
+    scalars: dict[Path, str] = {}
     for draft in drafts:
         before = len(content.get("hooks", ()))
         # An entry that is declared twice keeps the positions of its first declaration.
         refused = {path for path in _join(content, draft) if _report(places, draft, path, problems)}
-        for table, into in ((draft.places, places), (draft.written, written)):
+        for table, into in ((draft.places, places), (draft.written, written), (draft.scalars, scalars)):
             for path, value in table.items():
                 if path[:1] not in refused and path[:2] not in refused:
                     into.setdefault(_moved(path, before), value)
     names = ", ".join(draft.name for draft in drafts)
-    return Draft(names, content, places, written)
+    return Draft(names, content, places, written, scalars)
 
 
 def _join(content: dict[str, Any], draft: Draft) -> list[Path]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from garrison.base.documents import Document
 from garrison.base.documents import Path as Place
@@ -17,6 +17,8 @@ _OF_SERVE = {
     "host": "an instance listens on loopback; GARRISON_SERVER_HOST is the address of its server",
     "api_key_env": "clients send a key of the server; `garrison keys create` makes one",
 }
+
+T = TypeVar("T")
 
 
 def is_short(content: Mapping[str, Any]) -> bool:
@@ -69,7 +71,8 @@ def expand(document: Document, directory: Path, problems: Problems, warnings: li
     elif "adapters" in content:
         stack["adapters"] = adapters
         moved[("adapters",)] = ("adapters",)
-    return Document(document.name, stack, _Moved(document.positions, moved))
+    positions, scalars, keys = (_Moved(one, moved) for one in (document.positions, document.scalars, document.keys))
+    return Document(document.name, stack, positions, scalars, keys)
 
 
 def _adapter(instance: str, source: Any) -> Any:
@@ -79,25 +82,25 @@ def _adapter(instance: str, source: Any) -> Any:
     return {"target": instance, "lora_path": source}
 
 
-class _Moved(Mapping[Place, tuple[int, int]]):
-    """Positions of values that are elsewhere now, looked up only when an error needs them.
+class _Moved(Mapping[Place, T]):
+    """What is known of values that are elsewhere now, looked up only when an error needs it.
 
     Args:
         moved: the old path of each prefix.
     """
 
-    def __init__(self, positions: Mapping[Place, tuple[int, int]], moved: Mapping[Place, Place]) -> None:
-        self._positions = positions
+    def __init__(self, known: Mapping[Place, T], moved: Mapping[Place, Place]) -> None:
+        self._known = known
         self._moved = moved
 
-    def __getitem__(self, path: Place) -> tuple[int, int]:
+    def __getitem__(self, path: Place) -> T:
         for length in range(len(path), 0, -1):
             if (old := self._moved.get(path[:length])) is not None:
-                return self._positions[(*old, *path[length:])]
-        return self._positions[path]
+                return self._known[(*old, *path[length:])]
+        return self._known[path]
 
     def __iter__(self) -> Iterator[Place]:
-        return iter(self._positions)
+        return iter(self._known)
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._known)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from garrison.base.errors import ConflictError, InvalidError, UnreachableError, UnusableError
+from garrison.base.known_names import known_names
 from garrison.base.redaction import excerpt
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import action_records, new_command
@@ -230,8 +231,7 @@ def _asked(known: Mapping[str, TargetRecord], only: Iterable[str] | None) -> dic
     names = list(known) if only is None else list(only)
     for name in names:
         if name not in known:
-            there = ", ".join(known) or "none"
-            raise InvalidError(f"no target {name!r} on record", hint=f"On record: {there}.")
+            raise InvalidError(f"no target {name!r} on record", hint=known_names(name, known))
     return {name: TargetSpec.from_json(name, known[name].spec) for name in names}
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from garrison.base.errors import InvalidError
+from garrison.base.known_names import known_names
 from garrison.fleet.context import Fleet
 from garrison.fleet.manifest.address import canonical_url
 from garrison.fleet.observe.observer import Look, Observer
@@ -121,9 +122,6 @@ def _by_url(text: str, known: Mapping[str, TargetSpec], api_key: Secret | None) 
 
 
 def _no_target(name: str, known: Mapping[str, TargetSpec]) -> InvalidError:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, 1)
-    there = f"Known targets: {', '.join(sorted(known)[:10])}." if known else "No target is on record yet."
-    hint = f"Did you mean {close[0]}?" if close else f"{there} For any other server, use --target http://HOST:PORT."
+    there = known_names(name, sorted(known), "Known targets") if known else "No target is on record yet."
+    hint = f"{there} For any other server, use --target http://HOST:PORT."
     return InvalidError(f"unknown target {name!r}", hint=hint)

@@ -4,12 +4,13 @@ The disk is asked in batches: most answers come from memory or a few stats, and 
 do. Between two batches others get their turn.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from garrison.fleet.artifacts.disk import is_here
 from garrison.fleet.artifacts.protocol import Artifacts
 from garrison.fleet.context import Fleet
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
@@ -120,6 +121,9 @@ class _Files:
     _digests: dict[str, str | None] = field(default_factory=dict)
     _intact: dict[str, bool | None] = field(default_factory=dict)
     _held: dict[str, bool] = field(default_factory=dict)
+    _unread: set[str] = field(default_factory=set)
+    _absent: dict[str, set[str]] = field(default_factory=dict)
+    """Targets of this machine, by the path of an adapter that is not there."""
 
     def failure(
         self, action: Action, spec: AdapterDeclaration, target: TargetSpec, base_root: str | None
@@ -140,22 +144,28 @@ class _Files:
         target, so it is found anew for each."""
         has_store = self.artifacts.staged_path(target, "") is not None
         alike = (path, target.max_lora_rank, base_root, has_store)
-        if alike in self._sound:
-            return None
-        content = self.artifacts.check(path, target, base_root)
-        if content is None or content.failure is None:
+        if alike not in self._sound:
+            content = self.artifacts.check(path, target, base_root)
+            if content is not None and content.failure is not None:
+                return content.failure
             self._sound.add(alike)
+            if content is None:
+                self._unread.add(path)
             for sentence in content.untold if content is not None else ():
                 self._untold.setdefault(sentence, set()).add(path)
-            return None
-        return content.failure
+        # A relative path may be the name of a repository, and `~` is the home of the server's user.
+        if path in self._unread and path.startswith("/") and is_here(target.base_url):
+            self._absent.setdefault(path, set()).add(target.name)
+        return None
 
     def untold(self) -> list[str]:
         """Return what could not be checked of files that may be loaded, a line for each sentence."""
-        return [
-            f"{min(paths)}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {sentence}"
-            for sentence, paths in sorted(self._untold.items())
+        absent = [
+            f"{path} does not exist on this machine, where {_some(names)} {'is' if len(names) == 1 else 'are'}, "
+            "or cannot be read"
+            for path, names in sorted(self._absent.items())
         ]
+        return absent + [f"{_some(paths)}: {sentence}" for sentence, paths in sorted(self._untold.items())]
 
     def kept(self, target: TargetSpec, digest: str) -> str | None:
         """Return `digest` if the target's store holds that content."""
@@ -179,6 +189,10 @@ class _Files:
         if path not in self._held:
             self._held[path] = self.artifacts.holds(target, digest)
         return self._held[path]
+
+
+def _some(names: Collection[str]) -> str:
+    return f"{min(names)} and {len(names) - 1} more" if len(names) > 1 else min(names)
 
 
 def _nowhere(reason: str, spec: AdapterDeclaration) -> Failure:

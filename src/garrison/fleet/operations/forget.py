@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from garrison.base.errors import ConflictError, InvalidError
+from garrison.base.known_names import known_names
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.commands import new_command
 from garrison.fleet.execute.lease import hold
@@ -131,8 +132,8 @@ async def forget(
 async def _known(fleet: Fleet, target: str) -> TargetRecord:
     for record in await fleet.read(fleet.store.targets, [target]):
         return record
-    there = ", ".join(one.name for one in await fleet.read(fleet.store.targets)) or "none"
-    raise InvalidError(f"no target {target!r} on record", hint=f"On record: {there}.")
+    names = [one.name for one in await fleet.read(fleet.store.targets)]
+    raise InvalidError(f"no target {target!r} on record", hint=known_names(target, names))
 
 
 def _refuse_reachable(loss: Loss, force: bool) -> None:

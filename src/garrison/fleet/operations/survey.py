@@ -189,7 +189,7 @@ async def look(
             address shows says nothing about the target that other stacks share. Targets that are not in the store are
             not added.
     """
-    view.observing(len(targets))
+    view.observing(targets)
     found: dict[str, Seen] = {}
     changed: list[TargetRecord] = []
     calm: list[str] = []

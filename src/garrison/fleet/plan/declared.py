@@ -8,6 +8,7 @@ from garrison.fleet.observe.entry_faults import words
 from garrison.fleet.plan.context import Scene, routes_off
 from garrison.fleet.plan.differences import differences
 from garrison.fleet.values.causes import MOVED, OWED, RESTARTED, UNLOADED
+from garrison.fleet.values.cures import when_due
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.failure import Failure, FailureCode
 from garrison.fleet.values.observation import Served
@@ -60,7 +61,8 @@ def _unseen(spec: AdapterDeclaration, recorded: Resource | None, unknown: Failur
     if spec.on_demand and (recorded is None or not recorded.operation.serves):
         return _keep(spec, recorded, None, _ON_DEMAND)
     what = "updated" if recorded is not None and recorded.operation.serves else "loaded"
-    return replace(_blocked(spec, recorded, None, unknown, f"will be {what} when the target is seen again"), owed=True)
+    reason = f"will be {what} {when_due(unknown.cause)}"
+    return replace(_blocked(spec, recorded, None, unknown, reason), owed=True)
 
 
 def _at_rest(

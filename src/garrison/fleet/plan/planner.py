@@ -33,6 +33,7 @@ from garrison.fleet.artifacts.protocol import EntryFault
 from garrison.fleet.plan.context import Mode, PlanOptions, Scene, routes_off
 from garrison.fleet.plan.declared import declared, impossible, renamed
 from garrison.fleet.plan.versions import Versions
+from garrison.fleet.values.cures import when_due
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, ModelSpec
 from garrison.fleet.values.demand import NOTHING_ASKED, Demand
 from garrison.fleet.values.observation import Sighting
@@ -199,7 +200,7 @@ def _undeclared(recorded: Resource, scene: Scene) -> Action:
         reason = f"instance {target} is deleted"
         return replace(base, kind=ActionKind.RELEASE, way=Way.RECORD, reason=reason)
     if unknown := scene.unknown(target):
-        reason = "will be unloaded when the target is seen again"
+        reason = f"will be unloaded {when_due(unknown.cause)}"
         return replace(base, kind=ActionKind.BLOCKED, reason=reason, failure=unknown, owed=True)
     observed = scene.observed(target, name)
     if observed is None:

@@ -18,6 +18,7 @@ from garrison.fleet.plan.context import Scene, routes_off
 from garrison.fleet.plan.declared import impossible
 from garrison.fleet.plan.differences import differences
 from garrison.fleet.values.causes import OWED
+from garrison.fleet.values.cures import when_due
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.demand import Place
 from garrison.fleet.values.plan import Action, ActionKind, Change, Way
@@ -74,7 +75,7 @@ class Versions:
             gently=True,
         )  # fmt: skip
         if unknown := scene.unknown(target):
-            reason = "replaced; will be unloaded when the target is seen again"
+            reason = f"replaced; will be unloaded {when_due(unknown.cause)}"
             return replace(base, kind=ActionKind.BLOCKED, reason=reason, failure=unknown, owed=True)
         if not self._as_recorded(one):
             reason = "replaced, and no longer served as applied"

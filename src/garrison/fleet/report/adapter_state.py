@@ -10,6 +10,7 @@ from garrison.fleet.plan.differences import differences
 from garrison.fleet.report.last_failure import LastFailure, Place
 from garrison.fleet.report.status import LAST_SEEN_WELL, AdapterStatus
 from garrison.fleet.values.causes import OWED
+from garrison.fleet.values.cures import when_due
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.store.records import Operation, Resource, StackRecord
@@ -75,7 +76,7 @@ def _state(
 ) -> tuple[str, str]:
     """Return the state, and the reason for display."""
     if seen is None or not seen.known:
-        return _unseen(wanted, owned, restore=restore)
+        return _unseen(wanted, owned, when_due(seen.cause if seen else None), restore=restore)
     if seen.lora_routes is False and seen.presence(name) is not Presence.PRESENT:
         return "unknown", f"{Cause.NO_LORA_ROUTES}: the target cannot load adapters at run time"
     if wanted is not None and wanted.on_demand and seen.adapter(name) is None:
@@ -92,18 +93,22 @@ def _state(
     return "served", ""
 
 
-def _unseen(wanted: AdapterDeclaration | None, owned: Resource | None, *, restore: bool) -> tuple[str, str]:
-    """Return state and reason of an adapter on an unobserved target: what is owed there, else its last known state."""
+def _unseen(wanted: AdapterDeclaration | None, owned: Resource | None, due: str, *, restore: bool) -> tuple[str, str]:
+    """Return state and reason of an adapter on an unobserved target: what is owed there, else its last known state.
+
+    Args:
+        due: when that is done which is owed.
+    """
     if wanted is None:
-        return "owed", "will be unloaded when the target is seen again"
+        return "owed", f"will be unloaded {due}"
     if owned is None:
-        return _NOT_ASKED if wanted.on_demand else ("owed", "will be loaded when the target is seen again")
+        return _NOT_ASKED if wanted.on_demand else ("owed", f"will be loaded {due}")
     if owned.operation is Operation.LOST:
         if restore or owned.cause in OWED or _changed(wanted, owned):
-            return "owed", "will be loaded when the target is seen again"
+            return "owed", f"will be loaded {due}"
         return "unknown", "missing when the target was last seen"
     if _changed(wanted, owned):
-        return "owed", "will be updated when the target is seen again"
+        return "owed", f"will be updated {due}"
     return "unknown", LAST_SEEN_WELL
 
 

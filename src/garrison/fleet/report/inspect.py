@@ -6,26 +6,29 @@ and commands that change targets store observations.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from garrison.base.errors import InvalidError
+from garrison.base.known_names import known_names
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.lease import is_dead
 from garrison.fleet.observe.drift import find_drift_everywhere
 from garrison.fleet.observe.entry_faults import content_drift, entry_faults
 from garrison.fleet.observe.record_sighting import last_sighting
 from garrison.fleet.operations.survey import Seen, look, managed_names, with_memory
-from garrison.fleet.report.agents import agent_statuses
+from garrison.fleet.report.agents import AgentStatus, agent_statuses
 from garrison.fleet.report.drifts import DriftRow, Drifts
 from garrison.fleet.report.fleet_status import fleet_status
 from garrison.fleet.report.last_failure import read_failures
 from garrison.fleet.report.status import CutShort, FleetStatus
+from garrison.fleet.values import events
 from garrison.fleet.values.declaration import AdapterDeclaration
 from garrison.fleet.values.observation import Cause, Presence, Sighting
 from garrison.fleet.values.target import TargetSpec
 from garrison.fleet.values.view import FleetView
 from garrison.store.records import Resource, StackRecord, TargetRecord
 
-__all__ = ["find_drifts", "no_stack", "status_of"]
+__all__ = ["agents_of", "find_drifts", "last_destroyed", "no_stack", "status_of"]
 
 _MOST_NAMED = 5
 
@@ -51,7 +54,6 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
     unfinished: dict[str, list[CutShort]] = {}
     for command, actions in await fleet.read(fleet.store.unfinished, stack):
         unfinished.setdefault(command.stack, []).append(CutShort.of(command, actions))
-    agents = await fleet.read(fleet.store.agents)
     found = fleet_status(
         known.stacks,
         records,
@@ -65,8 +67,26 @@ async def status_of(fleet: Fleet, view: FleetView, *, stack: str | None, cached:
         failures=await fleet.read(read_failures, fleet.store, known.stacks),
         cached=cached,
     )
+    empty = not found.stacks and not found.targets
+    return replace(
+        found,
+        agents=await agents_of(fleet, stack),
+        destroyed=await last_destroyed(fleet) if empty else None,
+    )
+
+
+async def agents_of(fleet: Fleet, stack: str | None) -> tuple[AgentStatus, ...]:
+    """Return the agents that keep one stack, or any of them, also those that were killed."""
+    agents = await fleet.read(fleet.store.agents)
     gone = {one.token for one in agents if is_dead(one.holder)}
-    return replace(found, agents=agent_statuses(agents, found.at, gone, stack=stack))
+    return agent_statuses(agents, fleet.clock.now(), gone, stack=stack)
+
+
+async def last_destroyed(fleet: Fleet) -> tuple[str, datetime] | None:
+    """Return the stack that was destroyed last, and when; None if the history has none."""
+    for event in await fleet.read(fleet.store.events, kinds=(events.DESTROYED,), limit=1):
+        return event.stack or "", event.at
+    return None
 
 
 async def find_drifts(fleet: Fleet, view: FleetView, *, stack: str | None) -> Drifts:
@@ -147,7 +167,5 @@ async def _look(fleet: Fleet, known: _Known, view: FleetView) -> dict[str, Seen]
 
 def no_stack(name: str, stacks: Sequence[StackRecord]) -> InvalidError:
     """Return the error for a stack that is not on record; `stacks` are those that are."""
-    there = ", ".join(one.name for one in stacks) or "none"
-    return InvalidError(
-        f"no stack {name!r} on record", hint=f"On record: {there}. `garrison apply` makes a stack of a manifest."
-    )
+    there = known_names(name, (one.name for one in stacks))
+    return InvalidError(f"no stack {name!r} on record", hint=f"{there} `garrison apply` makes a stack of a manifest.")

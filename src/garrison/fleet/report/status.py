@@ -303,6 +303,7 @@ class FleetStatus:
     Attributes:
         cached: no target was observed; these are the last recorded observations.
         agents: the agents that keep it, also those that were killed.
+        destroyed: where nothing is on record, the stack that was destroyed last, and when; None if there never was one.
     """
 
     at: datetime
@@ -310,6 +311,7 @@ class FleetStatus:
     stacks: tuple[StackStatus, ...]
     targets: tuple[TargetStatus, ...]
     agents: tuple[AgentStatus, ...] = ()
+    destroyed: tuple[str, datetime] | None = None
 
     @property
     def adapters(self) -> Counter[str]:
@@ -332,6 +334,7 @@ class FleetStatus:
             "stacks": [one.to_json() for one in self.stacks],
             "targets": [one.to_json() for one in self.targets],
             "agents": [one.to_json() for one in self.agents],
+            "destroyed": {"stack": self.destroyed[0], "at": self.destroyed[1].isoformat()} if self.destroyed else None,
         }
 
     @classmethod
@@ -342,6 +345,7 @@ class FleetStatus:
             stacks=tuple(map(StackStatus.from_json, body["stacks"])),
             targets=tuple(map(TargetStatus.from_json, body["targets"])),
             agents=tuple(map(AgentStatus.from_json, body.get("agents", ()))),
+            destroyed=(last["stack"], datetime.fromisoformat(last["at"])) if (last := body.get("destroyed")) else None,
         )
 
 

@@ -4,7 +4,10 @@ import re
 
 from garrison.fleet.values.observation import Cause
 
-__all__ = ["cure_of", "is_silent", "public_state"]
+__all__ = ["WHEN_SEEN", "WHEN_USABLE", "cure_of", "is_silent", "public_state", "when_due"]
+
+WHEN_SEEN = "when the target is seen again"
+WHEN_USABLE = "when the target answers as it should"
 
 _SILENT = frozenset({Cause.DNS, Cause.REFUSED, Cause.TIMEOUT, Cause.RESET, Cause.NOT_RUNNING, Cause.NEVER_ASKED})
 
@@ -73,6 +76,12 @@ def public_state(state: str, cause: str | None) -> str:
     """
     answers = state == "unreachable" and not is_silent(cause) and cause != Cause.LOCAL
     return "unusable" if answers else state
+
+
+def when_due(cause: str | None) -> str:
+    """Return when that is done which is owed on a target that is unknown because of `cause`: one that answers, though
+    not as it should, is seen now."""
+    return WHEN_SEEN if is_silent(cause) or cause == Cause.LOCAL else WHEN_USABLE
 
 
 def cure_of(cause: str | None, detail: str = "") -> str | None:

@@ -1,6 +1,6 @@
 """The observer interface of fleet operations: a terminal draws its calls."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -76,7 +76,7 @@ class Outcome:
 class FleetView(Protocol):
     """Receives the progress of an operation. All calls come from one thread and must not block."""
 
-    def observing(self, targets: int) -> None: ...
+    def observing(self, targets: Collection[str]) -> None: ...
 
     def observed(self, sighting: Sighting) -> None: ...
 
@@ -96,7 +96,7 @@ class FleetView(Protocol):
 class SilentView:
     """A view that ignores every call."""
 
-    def observing(self, targets: int) -> None: ...
+    def observing(self, targets: Collection[str]) -> None: ...
 
     def observed(self, sighting: Sighting) -> None: ...
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from garrison.base.errors import NotFoundError
+from garrison.base.known_names import known_names
 from garrison.base.logs import logger
 from garrison.fleet.values.declaration import Declaration
 from garrison.fleet.values.demand import Place
@@ -40,8 +41,8 @@ class Profiles:
     def activate(self, name: str | None) -> None:
         """Make another one active; None for none. Raises NotFoundError."""
         if name is not None and name not in self.all:
-            known = ", ".join(self.all) or "none; declare them under `profiles` in a manifest"
-            raise NotFoundError(f"there is no profile {name!r}", hint=f"There is: {known}.")
+            hint = known_names(name, self.all, "There is") if self.all else "Declare it under `profiles` in a manifest."
+            raise NotFoundError(f"there is no profile {name!r}", hint=hint)
         self.active = name
         self.changed()
 
