@@ -376,6 +376,12 @@ def test_an_engine_that_leaves_no_choice_of_a_name() -> None:
     assert served_names(spec, choose_(spec), "acme/tiny") == ("default_model",)
 
 
+def test_what_an_engine_asks_of_its_start_is_kept_beside_the_users_variables() -> None:
+    spec = LaunchSpec("x", engine="mlx_lm", executable=Path("/bin/true"), env={"A": "1"})
+    made = command(spec, choose_(spec), model="/m", names=("default_model",), adapters=())
+    assert (made.reads_hub_cache, made.env["A"]) == (True, "1")
+
+
 def test_a_key_that_is_not_there_is_missed_before_anything_is_fetched(spec: LaunchSpec) -> None:
     asked = replace(spec, api_key_env="MY_KEY")
     with pytest.raises(InvalidError, match="MY_KEY"):

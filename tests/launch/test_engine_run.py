@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,17 @@ class TestWithoutProcesses:
         spawner, view = MemorySpawner(), RecordingStartView()
         made = job(tmp_path, ["/opt/vllm", "serve", "x", "--headless"], protocol="none")
         return EngineRun(made, view, spawner=spawner), spawner, view
+
+    @pytest.mark.parametrize("reads", [True, False])
+    async def test_the_hub_cache_is_there_for_an_engine_that_reads_it(self, tmp_path: Path, reads: bool) -> None:
+        made = job(tmp_path, ["/opt/x", "serve", "x", "--headless"], protocol="none", HF_HUB_CACHE=f"{tmp_path}/a/hub")
+        made = replace(made, command=replace(made.command, reads_hub_cache=reads))
+        run = EngineRun(made, RecordingStartView(), spawner=MemorySpawner())
+        task = asyncio.create_task(run.run())
+        assert await run.started()
+        assert (tmp_path / "a/hub").is_dir() == reads
+        await run.stop("seen")
+        await task
 
     async def test_a_stop(self, tmp_path: Path) -> None:
         run, spawner, view = self.start(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from garrison.base.errors import DeniedError, EngineTimeoutError
 from garrison.base.identity import Identity, ProcessId, this_place
 from garrison.base.settings import Settings
-from garrison.launch.served import ServedEngine, served_engine, stop_served
+from garrison.launch.served import ServedEngine, name_served_at, served_engine, stop_served
 from garrison.preflight.engine_records import EngineRecord
 from garrison.processes.process import Process
 from garrison.testing.clock import FakeClock
@@ -109,3 +109,23 @@ def test_a_parent_that_ends_between_two_looks(table: MemoryProcesses, monkeypatc
 
     monkeypatch.setattr(table, "read", late)
     assert found(table).parent is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "argv", "name"),
+    [
+        ("vllm", ARGV, "org/name"),
+        ("vllm", (*ARGV, "--served-model-name", "short", "long"), "short"),
+        ("mlx_lm", ("/opt/mlx_lm.server", "--model", "/models/a"), "default_model"),
+        ("custom", ("/opt/server",), None),
+    ],
+)
+def test_the_name_that_clients_ask_for(
+    table: MemoryProcesses, engine: str, argv: tuple[str, ...], name: str | None
+) -> None:
+    table.table[ENGINE] = process(ENGINE, SHIM, argv)
+    record = EngineRecord(engine, 8000, RECORD.main, RECORD.shim)
+    assert name_served_at(8000, [record], table) == name
+    assert name_served_at(8001, [record], table) is None
+    table.table[ENGINE] = Process(ProcessId(ENGINE, 999), SHIM, 1000, None, argv)
+    assert name_served_at(8000, [record], table) is None

@@ -217,6 +217,23 @@ async def test_a_named_model_is_asked_although_the_list_is_broken(ask: Ask) -> N
     assert not report.ok
 
 
+@pytest.mark.parametrize("broken", [HTML, "", 500, {"data": []}, {"data": [{}]}], ids=str)
+async def test_what_is_known_to_be_served_is_asked_although_the_list_is_broken(ask: Ask, broken: Any) -> None:
+    report = await ask({"/v1/models": broken}, served="default_model")
+    assert outcomes(report) == dict.fromkeys(STEPS, "ok") | {"models": "failed", "adapters": "skipped"}
+    assert report.model == "default_model"
+
+
+@pytest.mark.parametrize(
+    ("served", "asked"), [("second", "second"), ("gone", "base"), ("default_model", "default_model"), (None, "base")]
+)
+async def test_what_is_known_to_be_served_is_asked_before_the_first_listed(
+    ask: Ask, served: str | None, asked: str
+) -> None:
+    report = await ask({"/v1/models": {"data": [{"id": "base"}, {"id": "second"}]}}, served=served)
+    assert (report.ok, report.model) == (True, asked)
+
+
 async def test_no_health_is_no_failure(ask: Ask) -> None:
     report = await ask({"/health": 404})
     assert outcomes(report)["health"] == "skipped"

@@ -107,12 +107,14 @@ class EngineCommand:
         env_from: variables to copy from others of the caller's environment, target to source: so a secret reaches the
             engine without being a value here.
         unset: variables to remove.
+        reads_hub_cache: it fails where the cache directory of the Hugging Face hub does not exist.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     unset: frozenset[str] = frozenset()
     env_from: Mapping[str, str] = field(default_factory=dict)
+    reads_hub_cache: bool = False
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Derive the engine's environment from the caller's: without Garrison's own secrets, and such that Python does

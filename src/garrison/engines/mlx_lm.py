@@ -83,7 +83,8 @@ class MlxLm:
             argv += ["--port", str(options.port)]
         if options.lora is not None:
             argv += _adapter(options.lora, args)
-        return EngineCommand((*argv, *args))
+        # Its /v1/models lists the hub cache, and ends in a traceback where there is none.
+        return EngineCommand((*argv, *args), reads_hub_cache=True)
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
         from garrison.engines.catalogue import load

@@ -3,7 +3,7 @@ the model, then the adapters."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,7 +199,7 @@ def command(
             program=_program(spec, chosen),
         ),
     )
-    made = EngineCommand(made.argv, {**made.env, **spec.env}, made.unset, made.env_from)
+    made = replace(made, env={**made.env, **spec.env})
     if spec.container is None:
         return made
     needed = (*map(Path, (file, *beside, *paths.values())), *spec.reads)

@@ -30,6 +30,7 @@ from garrison.launch.engine_command import (
     served_names,
 )
 from garrison.launch.port_server import MachineServers, engine_called
+from garrison.launch.run.hub_cache import make_hub_cache
 from garrison.launch.run.view import StartView
 from garrison.launch.spec import LaunchSpec
 from garrison.models.files.progress import Progress
@@ -143,6 +144,8 @@ def start_by_exec(prepared: Prepared, settings: Settings, environ: Mapping[str, 
     """
     made = prepared.command
     environment = made.environment(environ)
+    if made.reads_hub_cache:
+        make_hub_cache(environment)
     with _ready_port(prepared, view) as lock:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,13 +11,14 @@ from garrison.base.clock import Clock
 from garrison.base.errors import DeniedError, EngineTimeoutError
 from garrison.base.identity import ProcessId
 from garrison.base.settings import Settings
+from garrison.engines.registry import engine
 from garrison.launch.port_server import model_of, started_at
 from garrison.launch.run.detached import read_status
 from garrison.preflight.engine_records import EngineRecord, read_records
 from garrison.preflight.reclaim import living, stop_trees
 from garrison.processes.process import Process, Processes
 
-__all__ = ["ServedEngine", "instance_engines", "served_engine", "served_engines", "stop_served"]
+__all__ = ["ServedEngine", "instance_engines", "name_served_at", "served_engine", "served_engines", "stop_served"]
 
 _POLL_SECONDS = 0.1
 _SLACK_SECONDS = 10.0
@@ -88,6 +90,17 @@ def served_engine(record: EngineRecord, processes: Processes, *, logs: Path) -> 
         log=None if parent is None else _log_of(parent.id, logs),
         memory_bytes=_memory(main, processes),
     )
+
+
+def name_served_at(port: int, engines: Iterable[EngineRecord], processes: Processes) -> str | None:
+    """The name by which clients ask the engine that Garrison started on this port; None where that is not known."""
+    for record in engines:
+        process = processes.read(record.main.pid) if record.port == port else None
+        if process is None or process.id != ProcessId(record.main.pid, record.main.start or 0):
+            continue
+        kind = engine(record.engine)
+        return kind.fixed_model_name or next(iter(kind.served_names(process.argv)), None) or model_of(process.argv)
+    return None
 
 
 def stop_served(found: ServedEngine, settings: Settings, processes: Processes, clock: Clock) -> None:

@@ -59,6 +59,7 @@ async def smoke(
     url: str,
     *,
     model: str | None = None,
+    served: str | None = None,
     key: str | None = None,
     timeout: float = 60.0,
     insecure: bool = False,
@@ -67,7 +68,8 @@ async def smoke(
     """Run the steps in order: health, models, completion, chat, streaming chat, and one chat for each adapter.
 
     Args:
-        model: the base model to ask; the first that is listed when None.
+        model: the base model to ask; `served` when None, or the first that is listed.
+        served: the name of the model, where that is known. It is asked for although the list fails.
         key: the bearer token; it goes to this origin alone, redirects are not followed.
         timeout: seconds for each answer.
         insecure: accept any certificate.
@@ -81,6 +83,7 @@ async def smoke(
     authorization = f"Bearer {key}".encode(errors="surrogateescape").decode("latin-1") if key else None
     async with open_place(dialer, target, authorization=authorization, insecure=insecure) as connection:
         run = _Run(dialer, connection, target, model=model, has_key=key is not None, timeout=timeout, on_step=on_step)
+        run.served = served
         await run.all()
         return SmokeReport(str(target), run.model, tuple(run.steps))
 
@@ -98,6 +101,7 @@ class _Run:
         on_step: Callable[[SmokeStep], None],
     ) -> None:
         self.model = model
+        self.served: str | None = None
         self.steps: list[SmokeStep] = []
         self._dialer = dialer
         self._connection = connection
@@ -111,6 +115,7 @@ class _Run:
     async def all(self) -> None:
         await self._step("health", self._health)
         await self._step("models", self._models)
+        self.model = self.model or self.served
         await self._step("completion", self._completion)
         await self._step("chat", self._chat)
         await self._step("streaming chat", self._streaming_chat)
@@ -168,7 +173,8 @@ class _Run:
         if not bases:
             raise _Failed(f"the list of models names no model: {excerpt(str(listed), 80)}")
         wanted = self.model
-        self.model = wanted or (bases[0] if bases else None)
+        known = self.served if self.served in (_MLX_DEFAULT, *bases) else None
+        self.model = wanted or known or bases[0]
         if wanted and wanted not in bases + self._adapters:
             raise _Failed(f"{wanted!r} is not listed; listed are: {', '.join(bases + self._adapters)}")
         return ", ".join(bases) + (f" and adapters {', '.join(self._adapters)}" if self._adapters else "")

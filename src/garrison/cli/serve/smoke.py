@@ -10,8 +10,9 @@ from garrison.base.errors import InvalidError
 from garrison.base.exit_codes import ExitCode
 from garrison.base.redaction import SecretValueError, redacted, redacted_value, secret_text
 from garrison.cli.json_answer import answer
-from garrison.cli.options import Insecure, Json, KeyEnv
+from garrison.cli.options import Insecure, Json, KeyEnv, settings
 from garrison.cli.options import app as make_app
+from garrison.launch.run.address import local_port, place
 from garrison.launch.smoke import SmokeStep
 from garrison.launch.smoke import smoke as run_smoke
 
@@ -48,8 +49,10 @@ def smoke(
             detail = escape(redacted(step.detail))
             console.print(f"{mark} {escape(f'{step.name:<16}')} [dim]{step.seconds * 1000:7.0f} ms[/]  {detail}")
 
+    key = _key(key_env)
+    served = None if model is not None else _served_here(url)
     report = asyncio.run(
-        run_smoke(url, model=model, key=_key(key_env), timeout=timeout, insecure=insecure, on_step=show)
+        run_smoke(url, model=model, served=served, key=key, timeout=timeout, insecure=insecure, on_step=show)
     )
     code = ExitCode.OK if report.ok else ExitCode.UNREACHABLE
     if json:
@@ -63,6 +66,18 @@ def smoke(
         )
         console.print(f"{result} at {report.url}")
     return code
+
+
+def _served_here(url: str) -> str | None:
+    """The name of what Garrison serves at `url`, if that is a port of this machine."""
+    port = local_port(place(url))
+    if port is None:
+        return None
+    from garrison.cli.server.running import this_machine
+    from garrison.launch.served import name_served_at
+    from garrison.preflight.engine_records import read_records
+
+    return name_served_at(port, read_records(settings().engine_records).engines, this_machine())
 
 
 def _key(variable: str | None) -> str | None:

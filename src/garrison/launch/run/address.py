@@ -10,7 +10,7 @@ from garrison.engines.argv import Endpoint
 
 _LOCAL_PORT = re.compile(r":?([0-9]+)(/.*)?")
 
-__all__ = ["Place", "base_url", "caller_url", "place", "reachable"]
+__all__ = ["Place", "base_url", "caller_url", "local_port", "place", "reachable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,18 @@ def reachable(host: str) -> str:
     if not address.is_unspecified:
         return host
     return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def local_port(place: Place) -> int | None:
+    """The port of a server that is named as one of this machine."""
+    parts = urlsplit(place.url)
+    if place.uds is not None or parts.hostname is None:
+        return None
+    try:
+        here = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return None
+    return (parts.port or {"http": 80, "https": 443}[parts.scheme]) if here else None
 
 
 def _over_tcp(typed: str, url: str) -> Place:

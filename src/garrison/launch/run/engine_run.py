@@ -18,6 +18,7 @@ from garrison.engines.diagnose import LOG_LINES
 from garrison.engines.phases import is_fatal, phase_of
 from garrison.launch.engine_log import EngineLog, OutputLines
 from garrison.launch.run.failure import ended_text, failure, stop_cause, stopped_by_other
+from garrison.launch.run.hub_cache import make_hub_cache
 from garrison.launch.run.job import Job
 from garrison.launch.run.listener_owner import stranger_on
 from garrison.launch.run.patience import CpuWatch, Life, verdict
@@ -310,6 +311,8 @@ class EngineRun:
 
     async def _spawn(self) -> EngineProcess:
         command = self._job.command
+        if command.reads_hub_cache:
+            await asyncio.to_thread(make_hub_cache, self._job.environment)
         try:
             self.process = await self._spawner.spawn(
                 command.argv, self._job.environment, stop_timeout=self._job.stop_timeout, record=self._record_as()
