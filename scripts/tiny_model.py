@@ -5,6 +5,8 @@
     scripts/tiny_model.py adapter DIR [--seed S] [--rank R]
     scripts/tiny_model.py gguf FILE                   the same weights for llama.cpp
 
+It needs numpy, and gguf for that: pip install numpy gguf.
+
 The weights are random, so the answers are word salad. The output layer produces only words, so that the answers are
 readable, and never the end token, so that every answer has the requested length.
 """
@@ -17,8 +19,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+
+def _needs(missing: ModuleNotFoundError) -> str:
+    return f"error: {Path(__file__).name} needs {missing.name}\nhint: {sys.executable} -m pip install {missing.name}"
+
+
+try:
+    import numpy as np
+    from numpy.typing import NDArray
+except ModuleNotFoundError as error:
+    if __name__ != "__main__" or error.name != "numpy":
+        raise
+    sys.exit(_needs(error))
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCABULARY, CONTEXT = 64, 2, 2, 2, 32, 128, 512, 2048
 BOS, EOS, PAD = 0, 1, 2
@@ -45,12 +57,18 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["model", "adapter", "gguf"])
-    parser.add_argument("where", type=Path)
+    parser.add_argument("what", choices=["model", "adapter", "gguf"], help="what to make")
+    parser.add_argument("where", type=Path, metavar="PATH", help="the directory to make, or the GGUF file")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--base", default="acme/tiny")
+    if len(sys.argv) == 1:
+        print(
+            f"{(__doc__ or '').strip()}\n\nerror: say what to make, and where: {parser.prog} model ./tiny",
+            file=sys.stderr,
+        )
+        return 2
     args = parser.parse_args()
     if args.what == "model":
         make_model(args.where, shards=args.shards)
@@ -141,7 +159,10 @@ def make_adapter(
 
 def make_gguf(path: Path, *, seed: int = 0, context: int = CONTEXT) -> Path:
     """Make the same model as one GGUF file, f32."""
-    import gguf
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise SystemExit(_needs(error)) from None
 
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")

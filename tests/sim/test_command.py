@@ -1,6 +1,7 @@
 """`garrison sim` as a process: start, phases, signals, exit codes; and its flags."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from garrison.base.errors import GarrisonError, InvalidError, UsageError
 from garrison.sim.command import _parse, config_from, main
 from garrison.sim.config import LoraModule, SimConfig
 from garrison.sim.faults import Faults, Rule
+from garrison.sim.unbindable import cannot_listen
 
 from .client import DEADLINE, write_adapter
 
@@ -105,6 +107,11 @@ def test_the_api_key_is_not_shown() -> None:
     ("argv", "kind"),
     [
         (["--port", "x"], UsageError),
+        (["--port", "65536"], UsageError),
+        (["--port", "-1"], UsageError),
+        ([""], InvalidError),
+        (["--model", " "], InvalidError),
+        (["--served-model-name", "a", ""], InvalidError),
         (["--max-model-len", "many"], UsageError),
         (["--max-lora-rank", "17"], InvalidError),
         (["--enable-lora", "--lora-modules", "nonsense"], InvalidError),
@@ -188,7 +195,7 @@ def spawn(port: int) -> Iterator[Spawn]:
 @pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_start_and_stop(spawn: Spawn, number: signal.Signals) -> None:
-    process = spawn("--dtype", "bfloat16").ready()
+    process = spawn("--dtype", "bfloat16", "-tp", "2", "-tp=1").ready()
     process.child.send_signal(number)
     code, out, err = process.end()
     assert code == 0
@@ -201,7 +208,7 @@ def test_start_and_stop(spawn: Spawn, number: signal.Signals) -> None:
     ]
     places = [out.index(words) for words in wanted]
     assert places == sorted(places)
-    assert "ignoring --dtype" in out
+    assert out.count("ignoring --dtype, -tp: ") == 1
     assert "Application startup complete." in err
 
 
@@ -248,8 +255,35 @@ def test_port_taken(spawn: Spawn, port: int) -> None:
         holder.bind(("127.0.0.1", port))
         holder.listen()
         code, _, err = spawn().end()
-    assert code == 1
-    assert "Address already in use" in err
+    assert code == 2
+    assert f"error: port {port} of 127.0.0.1 is taken: Address already in use" in err
+    assert f"hint: `garrison preflight --port {port}`" in err
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["--host", "192.0.2.1"], 1, "host '192.0.2.1' is not an address of this machine"),
+        (["--host", "none.invalid"], 1, "host 'none.invalid' cannot be resolved"),
+        (["--uds", "/tmp/" + "x" * 120], 1, "the path of the socket has 125 bytes, and the system allows 107"),
+        (["--uds", "/none/of/this.sock"], 1, "cannot make the socket file /none/of/this.sock: no such file"),
+        (["--uds", __file__], 2, "the socket file"),
+    ],
+)
+def test_what_cannot_be_bound(argv: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*argv, "--port", "0"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert "\nhint: " in err
+    assert "Errno" not in err
+
+
+def test_a_port_that_is_reserved() -> None:
+    refused = cannot_listen(SimConfig(port=80), PermissionError(errno.EACCES, "Permission denied"))
+    assert (refused.message, int(refused.exit_code)) == ("port 80 is reserved: this user may not bind it", 1)
+    other = cannot_listen(SimConfig(port=8000), PermissionError(errno.EACCES, "Permission denied"))
+    assert other.message == "cannot listen on 127.0.0.1, port 8000: permission denied"
 
 
 @pytest.mark.system

@@ -33,7 +33,7 @@ class Sim(Vllm):
         return ()
 
     def catalogue(self, version: str | None = None) -> "Catalogue":
-        """Empty: the simulator itself rejects what it does not know."""
+        """Empty: the simulator ignores what it does not know, and says so."""
         from garrison.engines.catalogue import Catalogue
 
         return Catalogue(self.name, version or self.version(Path(sys.executable)), ())

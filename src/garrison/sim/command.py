@@ -1,9 +1,10 @@
-"""`garrison sim`: a simulator as a process. Flags are vLLM's where vLLM has one; its other flags are ignored with a
-warning, so that any command line of vLLM works. The model stands anywhere among the flags, or comes as `--model`.
+"""`garrison sim`: a simulator as a process. Flags are vLLM's where vLLM has one; other flags are ignored with a
+warning, so that any command line of vLLM works. `garrison sim` ignores only those that vLLM has. The model stands
+anywhere among the flags, or comes as `--model`.
 
 Standard output and standard error carry lines like vLLM's, so that a start can be followed phase by phase. Exit codes:
-0 after SIGTERM or SIGINT and, as seen on vLLM, after the death of the engine; 1 when the port is taken or an adapter of
-`--lora-modules` cannot be loaded; 64 for a bad command line.
+0 after SIGTERM or SIGINT and, as seen on vLLM, after the death of the engine; 2 when the port is taken; 1 when it
+cannot be bound or an adapter of `--lora-modules` cannot be loaded; 64 for a bad command line.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from garrison.base.exit_codes import ExitCode
 from garrison.sim.config import LoraModule, SimConfig
 from garrison.sim.faults import DISGUISES, Faults, faults_from_json
 from garrison.sim.startup import phases
+from garrison.sim.unbindable import cannot_listen
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
     from garrison.sim.simulator import Simulator
 
-__all__ = ["config_from", "main", "parser"]
+__all__ = ["config_from", "flags", "main", "parser", "run", "unknown_flags"]
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmMgG]?)\Z")
 _FACTORS = {"": 1, "k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}
+_HIGHEST_PORT = 65535
 _FLAG = re.compile(r"--?[A-Za-z]")
 _MOST_VALUES = {None: 1, 0: 0, "+": math.inf}
 """By argparse's `nargs`."""
@@ -51,21 +54,45 @@ _KNOBS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until a signal or the death of the engine; return the exit code."""
-    import asyncio
-
+    """Run until a signal or the death of the engine; return the exit code. Errors are printed."""
     try:
-        args, unknown = _parse(argv)
-        config = config_from(args, os.environ)
+        return run(argv)
     except GarrisonError as error:
         return _fail(error)
-    for flag in unknown:
-        _log(f"ignoring {flag}: the simulator does not have it", "APIServer", "WARNING", "sim.py")
+
+
+def run(argv: Sequence[str]) -> int:
+    """As `main`.
+
+    Raises:
+        GarrisonError: the command line is wrong. PortForeignError: the port is taken.
+    """
+    import asyncio
+
+    args, unknown = _parse(argv)
+    config = config_from(args, os.environ)
+    if unknown:
+        ignored = ", ".join(dict.fromkeys(unknown))
+        _log(f"ignoring {ignored}: the simulator does not imitate this", "APIServer", "WARNING", "sim.py")
     try:
         import uvloop
     except ImportError:
         return asyncio.run(_serve(args, config))
     return uvloop.run(_serve(args, config))
+
+
+def unknown_flags(argv: Sequence[str]) -> tuple[str, ...]:
+    """The flags that would be ignored.
+
+    Raises:
+        UsageError: as `run`.
+    """
+    return tuple(_parse(argv)[1])
+
+
+def flags() -> tuple[str, ...]:
+    """The flags that the simulator knows."""
+    return tuple(name for action in parser()._actions for name in action.option_strings)
 
 
 def config_from(args: argparse.Namespace, environ: Mapping[str, str]) -> SimConfig:
@@ -115,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     add = shell.add_argument
     add("--model", default="sim/tiny", help="path or name of the base model; may also come without the flag")
     add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8000, help="0 chooses a free port")
+    add("--port", type=_port, default=8000, help="0 chooses a free port")
     add("--served-model-name", nargs="+", metavar="NAME")
     add("--enable-lora", action=argparse.BooleanOptionalAction, default=False)
     add("--max-loras", type=int, default=1)
@@ -219,8 +246,7 @@ async def _serve(args: argparse.Namespace, config: SimConfig) -> int:
     try:
         sock = bind(config.host, config.port) if config.uds is None else bind_file(config.uds)
     except OSError as error:
-        print(f"OSError: {error}", file=sys.stderr, flush=True)
-        return int(ExitCode.INVALID)
+        raise cannot_listen(config, error) from None
     if not await _start_up(config, args.startup_delay, stopping):
         sock.close()
         return int(ExitCode.OK)
@@ -232,9 +258,9 @@ async def _serve(args: argparse.Namespace, config: SimConfig) -> int:
         return int(ExitCode.INVALID)
     try:
         await _run(simulator, sock, stopping, args.shutdown_timeout)
-    except GarrisonError as error:
+    except GarrisonError:
         sock.close()
-        return _fail(error)
+        raise
     return int(ExitCode.OK)
 
 
@@ -309,6 +335,12 @@ def _lora_module(text: str) -> LoraModule:
     if not (name and equals and path):
         raise InvalidError(f"--lora-modules needs name=path, not {text!r}", hint="--lora-modules sql=/adapters/sql")
     return LoraModule(name, path)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to {_HIGHEST_PORT}")
+    return int(text)
 
 
 def _size(text: str) -> int:

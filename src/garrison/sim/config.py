@@ -88,6 +88,8 @@ class SimConfig:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
+        if not all(name.strip() for name in (self.model, *self.served_names)):
+            raise InvalidError("the name of the model is empty", hint="Name one, such as acme/tiny.")
         if self.max_lora_rank not in LORA_RANKS:
             ranks = ", ".join(map(str, LORA_RANKS))
             raise InvalidError(
