@@ -186,6 +186,10 @@ def test_a_closed_standard_error_does_not_hide_the_exit_code(tmp_path: Path) -> 
     assert subprocess.run(command, timeout=60).returncode == 64
 
 
+FULL = "error: no space left for standard output"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(
     ("words", "redirected", "code", "said"),
     {
@@ -196,13 +200,16 @@ def test_a_closed_standard_error_does_not_hide_the_exit_code(tmp_path: Path) -> 
         "output of the agent": ("agent --once", ">&-", 1, "error: cannot write to standard output: it is closed"),
         "another exit code": ("resolve no/model --offline --json", ">&-", 10, "error: model no/model not found"),
         "read-only": ("--version", "1</dev/null", 1, "error: cannot write to standard output: bad file descriptor"),
-        "no space left": ("--version", ">/dev/full", 14, "error: no space left on disk"),
+        "no space left": ("--version", ">/dev/full", 14, FULL),
+        "no space left for rich output": ("config show", ">/dev/full", 14, FULL),
+        "no space left for JSON": ("ps --json", ">/dev/full", 14, FULL),
+        "no space left for long output": ("schema", ">/dev/full", 14, FULL),
         "no output": ("wait http://127.0.0.1:1 --timeout 0 --quiet", ">&-", 22, "error: http://127.0.0.1:1 was not"),
     }.values(),
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_output_that_cannot_be_written_is_an_error(
-    tmp_path: Path, clean_environ: Any, words: str, redirected: str, code: int, said: str
+    tmp_path: Path, clean_environ: Any, words: str, redirected: str, code: int, said: str, unbuffered: str
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys; from garrison.cli.main import main; sys.exit(main())")
@@ -211,7 +218,7 @@ def test_output_that_cannot_be_written_is_an_error(
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
-        env=dict(clean_environ) | {"PYTHONUNBUFFERED": ""},
+        env=dict(clean_environ) | {"PYTHONUNBUFFERED": unbuffered},
     )
     assert (done.returncode, done.stderr[: len(said)]) == (code, said)
     assert "bug" not in done.stderr

@@ -87,6 +87,8 @@ _QUERY = (
     r"[?&](?:x-(?:amz|goog)-[a-z-]{1,40}|signature|sig|policy|key-pair-id|awsaccesskeyid|(?:access_)?token"
     r"|(?:api_?)?key)="
 )
+_ASSIGNED_VALUE = r"(?!\*\*\*|VALUE(?!\S))\S{1,4096}"
+# `KEY=VALUE` is how a message names the form of a setting.
 _ASSIGNED = r"(?<!\w)[A-Z0-9_]{0,64}(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS)="
 # What a text has in lower case that has something to hide, the beginning that is kept, what is hidden behind it, and
 # whether case counts. Most lines of a log have none of the first, and no pattern is tried on them.
@@ -108,7 +110,7 @@ _RULES: tuple[tuple[tuple[str, ...], str, str, bool], ...] = (
         _VALUE,
         True,
     ),
-    (("token=", "key=", "secret=", "password=", "passwd=", "credentials="), _ASSIGNED, r"(?!\*\*\*)\S{1,4096}", False),
+    (("token=", "key=", "secret=", "password=", "passwd=", "credentials="), _ASSIGNED, _ASSIGNED_VALUE, False),
 )
 
 

@@ -1,6 +1,7 @@
 """A command of `garrison` in a session of its own, with its output in a log."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from garrison.base.children import SAFE_PYTHON
+from garrison.base.errors import DiskFullError
 from garrison.launch.run.failure import signal_name
 
-__all__ = ["end", "how_it_ended", "spawn"]
+__all__ = ["end", "how_it_ended", "require_room", "spawn"]
 
 _END_SECONDS = 15.0
 _KILL_SECONDS = 5.0
@@ -55,6 +57,30 @@ def end(child: "subprocess.Popen[bytes]", seconds: float = _END_SECONDS) -> None
     except KeyboardInterrupt:
         _kill(child)
         raise
+
+
+def require_room(log: Path) -> None:
+    """Check that the log can take more: a process that cannot write its output ends without a word.
+
+    Raises:
+        DiskFullError: it cannot.
+    """
+    try:
+        room = os.statvfs(log.parent).f_bavail
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"\n")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return
+        room = 0
+    if room == 0:
+        raise DiskFullError(
+            f"no space left on disk ({log}), so that it could not say why it ended",
+            hint="Free some space, then run the command again.",
+        )
 
 
 def how_it_ended(code: int) -> str:

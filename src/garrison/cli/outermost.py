@@ -27,6 +27,8 @@ __all__ = ["outermost", "report", "warned"]
 
 _WARNED: set[str] = set()
 """What has been said: some commands read their settings in several places."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (*_DISK_FULL, errno.EBADF, errno.EIO)
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
@@ -53,7 +55,10 @@ def outermost(call: Callable[[], int], *, json: bool) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _UNWRITABLE and not error.filename and not _takes_output():
+            _drop_output()
+            return report(_unwritable(error), json=False)
+        if error.errno not in _DISK_FULL:
             return _unexpected(error, json=json)
         where = f" ({error.filename})" if error.filename else ""
         return report(
@@ -141,7 +146,7 @@ def _written(code: int) -> int:
     if isinstance(sys.stdout, _Closed):
         if not sys.stdout.lost:
             return code
-        reason = "it is closed"
+        failed: GarrisonError = _unwritable(OSError(errno.EBADF, "it is closed"))
     else:
         try:
             sys.stdout.flush()
@@ -149,16 +154,30 @@ def _written(code: int) -> int:
             raise
         except OSError as error:
             _drop_output()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            reason = (error.strerror or str(error)).lower()
+            failed = _unwritable(error)
         else:
             return code
-    failed = InvalidError(
-        f"cannot write to standard output: {reason}", hint="Send it to a file, to a pipe or to /dev/null."
-    )
     told = report(failed, json=False)
     return code or told
+
+
+def _takes_output() -> bool:
+    """Whether standard output can be written. What failed may have left its buffer empty, so an empty line tells."""
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _unwritable(error: OSError) -> GarrisonError:
+    """The error of a write to standard output."""
+    if error.errno in _DISK_FULL:
+        return DiskFullError("no space left for standard output", hint="Free some space, or send it elsewhere.")
+    return InvalidError(
+        f"cannot write to standard output: {(error.strerror or str(error)).lower()}",
+        hint="Send it to a file, to a pipe or to /dev/null.",
+    )
 
 
 def _reader_gone() -> int:

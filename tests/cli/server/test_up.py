@@ -20,7 +20,7 @@ from full_pipe import full_pipe
 from server_lab import ServerLab, wait_for
 from tests_environment import environment
 
-from garrison.base.errors import ConflictError, EngineDiedError, PortForeignError
+from garrison.base.errors import ConflictError, DiskFullError, EngineDiedError, PortForeignError
 from garrison.cli.server.detach import ended_early
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -170,3 +170,16 @@ def test_a_server_in_the_background_says_what_it_applies(lab: ServerLab, tmp_pat
     assert done.stdout.splitlines()[1] == "it applies stack box; `garrison status` shows how far it is"
     wait_for(lambda: lab.http.get("/api/v1/instances/one").is_success, 20, "applied")
     lab.api("POST", "/shutdown", {"instances": True})
+
+
+def test_a_server_whose_log_could_not_be_written() -> None:
+    with pytest.raises(DiskFullError, match=r"no space left on disk \(/dev/full\)"):
+        ended_early(1, "", Path("/dev/full"))
+    assert "error: x" in ended_early(1, "error: x", Path("/dev/full")).message
+
+
+def test_a_server_that_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "server.log").touch()
+    assert (
+        ended_early(99, "", tmp_path / "server.log").message == "the server ended with 99, and its log does not say why"
+    )

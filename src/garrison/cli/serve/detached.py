@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from garrison.base.errors import EngineDiedError, all_errors
-from garrison.cli.background import end, how_it_ended, spawn
+from garrison.cli.background import end, how_it_ended, require_room, spawn
 
 __all__ = ["detach"]
 
@@ -33,6 +33,7 @@ def detach(arguments: Sequence[str], log: Path, address: str) -> int:
 
     Raises:
         EngineDiedError: it was killed.
+        DiskFullError: it has said nothing, since its log could not be written.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _told() as (told, path):
@@ -44,6 +45,8 @@ def detach(arguments: Sequence[str], log: Path, address: str) -> int:
                     _show(output)
                     if (code := child.poll()) is not None:
                         _show(output)
+                        if output.tell() == begin:
+                            require_room(log)
                         return _ended(code, log)
                     time.sleep(_POLL_SECONDS)
             except KeyboardInterrupt:  # any signal that stops: nothing outlives the command that was to watch it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from garrison.base.errors import ConflictError, EngineDiedError, EngineTimeoutError, GarrisonError, all_errors
 from garrison.base.settings import Settings
-from garrison.cli.background import end, how_it_ended, spawn
+from garrison.cli.background import end, how_it_ended, require_room, spawn
 from garrison.cli.server.already import address_of, already_runs
 from garrison.cli.server.client import ServerClient
 
@@ -48,11 +48,18 @@ def detach(values: Settings, *arguments: str) -> int:
 
 
 def ended_early(code: int, tail: str, log: Path) -> GarrisonError:
-    """The error of a server that ended before it was ready, with the class that has its exit code."""
+    """The error of a server that ended before it was ready, with the class that has its exit code.
+
+    Raises:
+        DiskFullError: it has said nothing, since its log could not be written.
+    """
+    if not tail:
+        require_room(log)
     cls = next((one for one in all_errors() if int(one.exit_code) == code), EngineDiedError)
     if cls is ConflictError:  # two commands at once; the other one was first
         return ConflictError(_last_error(tail) or "another server was started first", hint="`garrison down` ends it.")
-    return cls(f"the server {how_it_ended(code)}:\n{tail}", hint=f"Its log is {log}.", details={"log_path": str(log)})
+    said = f":\n{tail}" if tail else ", and its log does not say why"
+    return cls(f"the server {how_it_ended(code)}{said}", hint=f"Its log is {log}.", details={"log_path": str(log)})
 
 
 def _wait_until_ready(there: ServerClient, child: "subprocess.Popen[bytes]", log: Path, begin: int) -> None:
