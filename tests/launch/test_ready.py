@@ -29,7 +29,13 @@ ORIGINS = {
     "http://127.0.0.1:8000/v1?x=1#y": "http://127.0.0.1:8000",
     "http://[::1]:8000/v1": "http://[::1]:8000",
     "[::1]:8000": "http://[::1]:8000",
-    "node": "http://node",
+    "node:8000": "http://node:8000",
+    "http://node": "http://node",
+    "node.example": "http://node.example",
+    "node.example.:1": "http://node.example.:1",
+    "localhost": "http://localhost",
+    "127.0.0.1": "http://127.0.0.1",
+    "[::1]": "http://[::1]",
     "8123": "http://127.0.0.1:8123",
     ":8123": "http://127.0.0.1:8123",
     "8123/v1": "http://127.0.0.1:8123",
@@ -43,7 +49,8 @@ def test_origin(url: str, expected: str) -> None:
 
 
 NO_ORIGINS = ["", "http://", "ftp://x", "unix:run/x.sock", "http://x:99999", "http://x:0", "http://x:abc", "http://[::1",
-              "http:///v1", "http://a b", "::1", "http://x\n", "0", "70000", ":"]  # fmt: skip
+              "http:///v1", "http://a b", "::1", "http://x\n", "0", "70000", ":",
+              "notaurl", "node/v1", "node?x", "./node", "a..b:8000", "http://.x", "..:1"]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", NO_ORIGINS, ids=[repr(url) for url in NO_ORIGINS])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 
-__all__ = ["ONE_WISH_SECONDS", "StopSignal", "Wishes", "stopped_as_by_ctrl_c"]
+__all__ = ["ONE_WISH_SECONDS", "StopSignal", "Wishes", "code_of", "stopped_as_by_ctrl_c"]
 
 ONE_WISH_SECONDS = 1.0
 
@@ -39,6 +39,11 @@ class StopSignal(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+def code_of(stopped: KeyboardInterrupt) -> int:
+    """The exit code of a command that is ended by a signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + (stopped.number if isinstance(stopped, StopSignal) else signal.SIGINT)
 
 
 @contextlib.contextmanager

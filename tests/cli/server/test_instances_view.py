@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rendered import in_a_pipe, on_a_terminal
 
+from garrison.cli.server.running import _row
 from garrison.cli.server.views.explained import show_explained
 from garrison.cli.server.views.instances import show_instance, show_instances
 from garrison.cli.server.views.instances_watch import InstancesWatch
@@ -86,6 +87,17 @@ def test_other_nodes_have_a_column() -> None:
 def test_none() -> None:
     assert "garrison instance create" in in_a_pipe(lambda page: show_instances(page, [], NOW))
     assert "garrison serve" in in_a_pipe(lambda page: show_runs(page, [], NOW))
+
+
+def test_what_runs_without_a_model() -> None:
+    none: dict[str, Any] = {"since": None, "port": None, "memory_bytes": None}
+    rows = [
+        {"name": name, "kind": "instance", "state": "ready", "engine": "sim", "model": model} | none
+        for name, model in (("a7", ""), ("a8", None))
+    ]
+    lines = in_a_pipe(lambda page: show_runs(page, rows, NOW)).splitlines()[1:]
+    assert [line.split()[-3:] for line in lines] == [["–"] * 3] * 2
+    assert _row({"name": "a7", "state": "ready", "options": {"backend_options": {"model": ""}}})["model"] is None
 
 
 def test_secrets_of_an_instance_are_not_shown() -> None:

@@ -1,5 +1,6 @@
 """`garrison logs`."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,11 @@ from garrison.cli.options import app as make_app
 from garrison.cli.options import settings
 from garrison.cli.server.instance.arguments import Follow, Lines, Name
 from garrison.cli.server.options import ServerUrl
+from garrison.cli.signals import code_of
 
 app = make_app("Print the log of an engine that runs.")
 
 _POLL_SECONDS = 0.25
-_INTERRUPTED = 130
 
 
 @app.command()
@@ -63,11 +64,12 @@ def _print_file(path: Path, lines: int, *, follow: bool, alive: Callable[[], boo
             if data:
                 continue
             if ended:
+                print("the engine has ended, and its log with it", file=sys.stderr)
                 break
             ended = not alive()  # what it wrote before its end is still to be read
             time.sleep(_POLL_SECONDS)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        return code_of(stopped)
     finally:
         follower.close()
     return 0

@@ -51,7 +51,7 @@ def place(url: str) -> Place:
     A `/v1` at the end is dropped, since people paste the base URL of an OpenAI client.
 
     Raises:
-        InvalidError: no host, or another scheme.
+        InvalidError: no host, or another scheme; or a single word, such as a name of something else.
     """
     if not url.startswith("unix:"):
         # A number alone would be read as an IPv4 address, 0.0.31.64 for 8000.
@@ -87,7 +87,9 @@ def local_port(place: Place) -> int | None:
 
 
 def _over_tcp(typed: str, url: str) -> Place:
-    refused = InvalidError(f"{typed!r} is not the address of a server", hint="Use http://host:port.")
+    refused = InvalidError(
+        f"{typed!r} is not the address of a server", hint="Use http://host:port, or a port of this machine."
+    )
     if any(character.isspace() or not character.isprintable() for character in url):
         raise refused  # urlsplit would drop some of them and keep others
     try:
@@ -98,8 +100,15 @@ def _over_tcp(typed: str, url: str) -> Place:
         raise refused from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise refused
+    if not all(parts.hostname.removesuffix(".").split(".")) or ("://" not in url and port is None and _is_word(parts)):
+        raise refused
     path = parts.path.rstrip("/").removesuffix("/v1")
     return Place(urlunsplit((parts.scheme, authority, path, "", "")), basic=_basic(parts))
+
+
+def _is_word(parts: SplitResult) -> bool:
+    """Whether a host without scheme and port is a word, which may be anything but an address."""
+    return parts.hostname != "localhost" and not set(".:") & set(parts.hostname or "")
 
 
 def _authority(parts: SplitResult) -> str:

@@ -5,10 +5,9 @@ from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Follow, Lines, Name
 from garrison.cli.server.instance.calls import path_of
 from garrison.cli.server.options import ServerUrl, client
+from garrison.cli.signals import code_of
 
 __all__ = ["logs", "print_logs"]
-
-_INTERRUPTED = 130
 
 
 def logs(name: Name, follow: Follow = False, lines: Lines = 100, server: ServerUrl = None) -> int:
@@ -35,8 +34,8 @@ def print_logs(server: ServerClient, name: str, lines: int, *, follow: bool) -> 
         for kind, data in server.events(path_of(name, "logs/stream"), params={"lines": min(lines, 10_000)}):
             if kind == "line":
                 print(log_line(str(data.get("text", ""))), flush=True)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        return code_of(stopped)
     raise UnreachableError(
         f"the server at {server.place} ended, and the log with it",
         hint="`garrison up` starts it again; the instance goes on serving.",

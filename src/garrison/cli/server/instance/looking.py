@@ -14,6 +14,7 @@ from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Name
 from garrison.cli.server.instance.calls import all_instances, instance, path_of
 from garrison.cli.server.options import ServerUrl, client
+from garrison.cli.signals import code_of
 
 __all__ = ["explain", "list_", "show"]
 
@@ -83,8 +84,8 @@ def _watch(server: ServerClient, node: str | None, *, json: bool) -> int:
                 view.snapshot(all_instances(server, node=node))
             elif (data.get("subject") or {}).get("kind") == "instance":
                 view.event(kind, data, lambda: all_instances(server, node=node))
-    except KeyboardInterrupt:
-        return 0
+    except KeyboardInterrupt as stopped:
+        return code_of(stopped)
     finally:
         view.end()
     sys.stdout.flush()

@@ -15,12 +15,12 @@ from garrison.cli.server.instance.calls import Instance, path_of
 from garrison.cli.server.instance.waiting import judged, wait_started
 from garrison.cli.server.options import ServerUrl, client
 from garrison.cli.server.views.instance_start import start_progress
+from garrison.cli.signals import code_of
 from garrison.cli.views.log_lines import show_tail
 
 __all__ = ["delete", "restart", "shown_start", "start", "stop", "stopped"]
 
 _STOP_SECONDS = 3600.0  # it drains and stops within the server's own limits
-_INTERRUPTED = 130
 
 
 def start(
@@ -110,12 +110,12 @@ def shown_start(
     view = start_progress(name, json=json)
     try:
         found = wait_started(server, name, view, timeout=timeout)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         view.end()
         print(f"{name} goes on starting; `garrison instance stop {name}` ends that", file=sys.stderr)
         if json:
-            print(interrupted(_INTERRUPTED))
-        return _INTERRUPTED
+            print(interrupted(code_of(stopped)))
+        return code_of(stopped)
     except GarrisonError as error:
         view.end()
         if not json:

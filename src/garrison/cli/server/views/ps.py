@@ -35,4 +35,4 @@ def show_runs(page: Page, rows: Sequence[Mapping[str, Any]], now: datetime) -> N
 def _cells(one: Mapping[str, Any], now: datetime) -> list[str]:
     held = one["memory_bytes"]
     texts = [one["name"], one["kind"], one["state"], age_of(one, now), one["engine"], one["model"], one["port"]]
-    return [*(NONE if text is None else str(text) for text in texts), NONE if held is None else size_text(held)]
+    return [*(NONE if text in (None, "") else str(text) for text in texts), NONE if held is None else size_text(held)]
