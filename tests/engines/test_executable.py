@@ -10,7 +10,7 @@ from garrison.base.errors import EngineMissingError
 from garrison.base.exit_codes import ExitCode
 from garrison.engines import registry
 from garrison.engines.environments import Environment, mark_complete
-from garrison.engines.executable import Located, locate
+from garrison.engines.executable import _PROGRAMS, Located, locate
 
 
 def program(path: Path) -> Path:
@@ -55,7 +55,23 @@ def test_nowhere_is_exit_20_and_says_how_to_install(tmp_path: Path) -> None:
     with pytest.raises(EngineMissingError) as caught:
         locate(registry.engine("vllm"), data_dir=tmp_path, environ={"PATH": str(tmp_path)})
     assert caught.value.exit_code == ExitCode.ENGINE_MISSING
-    assert caught.value.hint == "garrison engine install vllm"
+    install = "garrison engine install vllm"
+    assert caught.value.hint == f"{install}; without a GPU, --engine llama_cpp or mlx_lm would do as well"
+
+
+def test_what_is_here_would_do_as_well(tmp_path: Path) -> None:
+    program(tmp_path / "bin" / "mlx_lm.server")
+    with pytest.raises(EngineMissingError) as caught:
+        locate(registry.engine("llama_cpp"), data_dir=tmp_path, environ={"PATH": str(tmp_path / "bin")})
+    assert caught.value.hint == "garrison engine install llama_cpp; or --engine mlx_lm, which is here already"
+    environment(tmp_path)
+    with pytest.raises(EngineMissingError) as caught:
+        locate(registry.engine("llama_cpp"), data_dir=tmp_path, environ={"PATH": str(tmp_path / "bin")})
+    assert str(caught.value.hint).endswith("; or --engine vllm, which is here already")
+
+
+def test_the_programs_are_those_of_the_engines() -> None:
+    assert {one.name: one.executable for one in map(registry.engine, _PROGRAMS)} == _PROGRAMS
 
 
 def test_an_explicit_path_that_is_no_program_is_not_replaced_by_another(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from garrison.engines.environments import in_use
 __all__ = ["Located", "locate"]
 
 
+_PROGRAMS = {"vllm": "vllm", "llama_cpp": "llama-server", "mlx_lm": "mlx_lm.server"}
+
+
 @dataclass(frozen=True, slots=True)
 class Located:
     """An absolute path, and its origin: `explicit`, `environment` (with its name), `path`, `garrison`, `container`."""
@@ -63,9 +66,18 @@ def locate(engine: Engine, *, data_dir: Path, environ: Mapping[str, str], explic
         return Located(found, "path")
     raise EngineMissingError(
         f"{engine.title} is not installed: there is no {engine.executable} in an engine environment or on PATH",
-        hint=f"garrison engine install {engine.name}",
+        hint=f"garrison engine install {engine.name}{_instead(engine.name, data_dir, environ)}",
         details={"engine": engine.name, "executable": engine.executable},
     )
+
+
+def _instead(missing: str, data_dir: Path, environ: Mapping[str, str]) -> str:
+    """What would do as well: an engine that is here, else those that need no GPU."""
+    others = {name: program for name, program in _PROGRAMS.items() if name != missing}
+    here = [name for name, program in others.items() if in_use(data_dir, name) is not None or _which(program, environ)]
+    if here:
+        return f"; or --engine {here[0]}, which is here already"
+    return f"; without a GPU, --engine {' or '.join(name for name in others if name != 'vllm')} would do as well"
 
 
 def _which(name: str, environ: Mapping[str, str]) -> Path | None:
