@@ -44,7 +44,7 @@ class Problems:
         details = {"problems": [{"where": at, "problem": text, "hint": hint} for _, at, text, hint in found]}
         if len(found) == 1:
             _, where, text, hint = found[0]
-            raise InvalidError(f"{where}: {text}", hint=hint or "Fix this line.", details=details)
+            raise InvalidError(f"{where}: {text}", hint=hint, details=details)
         lines = [f"{at}: {text}" + (f" ({hint})" if hint else "") for _, at, text, hint in found[:_MOST_SHOWN]]
         more = len(found) - len(lines)
         tail = [f"and {more} more"] if more else []

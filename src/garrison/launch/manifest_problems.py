@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from garrison.base.documents import Document, Path, inside
 from garrison.base.errors import InvalidError
+from garrison.base.invalid_values import in_our_words, what_to_write
 from garrison.base.positions.misread import misread
 from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.engines import registry
@@ -37,19 +38,11 @@ _NAMED = ("env", "adapters", "options")
 """Keys that hold names of the user's choice."""
 _NO_VALUE = "has no value"
 _GIVE_ONE = "Give it a value, or remove the line."
-_WRITE = {
-    "int_type": "Write a whole number, without quotes.",
-    "int_from_float": "Write a whole number.",
-    "bool_type": "Write true or false, without quotes.",
-    "string_type": "Put it in quotes if it is text.",
-    "list_type": "Write a list: [--flag, value].",
-    "dict_type": "Write `name: value` lines below it.",
-}
 
 
 def add_invalid(problems: Problems, document: Document, error: ValidationError, model: type[BaseModel]) -> None:
     """Add every error that the validation of `document` as a `model` found."""
-    for one in error.errors(include_url=False, include_input=False, include_context=False):
+    for one in error.errors(include_url=False, include_input=False):
         loc, kind = one["loc"], one["type"]
         if kind == "missing":
             key = dotted(loc)
@@ -58,7 +51,7 @@ def add_invalid(problems: Problems, document: Document, error: ValidationError, 
             text = f"unknown key {dotted(loc)!r}"
             problems.add(document.where(loc), loc, text, _unknown(str(loc[-1]), model))
         else:
-            _add_value(problems, document, loc, kind, one["msg"])
+            _add_value(problems, document, loc, kind, in_our_words(kind, one["msg"], one.get("ctx")))
 
 
 def add_misread_names(problems: Problems, document: Document) -> None:
@@ -88,12 +81,11 @@ def _add_value(problems: Problems, document: Document, loc: Path, kind: str, sai
         hint = 'Write "" for an empty variable.' if path[0] == "env" and len(path) > 1 else _GIVE_ONE
         problems.add(where, path, f"{key}: {_NO_VALUE}", hint)
         return
-    hint = _WRITE.get(kind, "Fix this line.")
+    write = what_to_write(kind)
     if path[0] == "options" and len(path) > 1:
         said = "an option is text, a number, true, false, a list of these, or a mapping"
-        hint = "Put it in quotes if it is text."
-    said = said.removeprefix("Value error, ").replace("valid dictionary", "valid mapping")
-    problems.add(where, path, f"{key}: {said[:1].lower()}{said[1:]}", hint)
+        write = "Put it in quotes if it is text."
+    problems.add(where, path, f"{key}: {said}", write)
 
 
 def options_engine(name: str) -> Engine:

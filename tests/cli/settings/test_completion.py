@@ -171,3 +171,9 @@ def test_another_shell(cli: Any) -> None:
     done = cli("completion", "tcsh")
     assert done.code == 64
     assert "'bash', 'zsh', 'fish'" in done.err
+
+
+def test_a_shell_that_is_not_known(cli: Any) -> None:
+    done = cli("completion", "tcsh")
+    assert done.code == 64
+    assert "error: Invalid value for 'shell': 'tcsh' is not one of 'bash', 'zsh', 'fish'." in done.err

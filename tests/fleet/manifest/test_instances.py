@@ -197,7 +197,7 @@ MISTAKES = {
         "a/MODEL",
     ),
     "two models": (instance("{model: m, options: {model: n}}"), ":3:27: instances.a: the model is given twice", ""),
-    "an unknown engine": (instance("{model: m, engine: vlm}"), ":3:17: instances.a.engine: input should be 'vllm'", ""),
+    "an unknown engine": (instance("{model: m, engine: vlm}"), ":3:17: instances.a.engine: must be 'vllm'", ""),
     "a custom server without argv": (instance("{engine: custom}"), "requires the key custom", ""),
     "argv of another engine": (instance("{model: m, engine: vllm, custom: {argv: [x]}}"), "not vllm", ""),
     "options of a custom server": (instance("{custom: {argv: [x]}, options: {a: 1}}"), "has no options", "custom.argv"),

@@ -93,7 +93,7 @@ def test_a_key_of_the_manifest_needs_no_quotes():
 
 def test_json_is_not_yaml():
     text = json.dumps({"stack": "s", "targets": {"off": {"host": "h"}}, "models": {"m": {"target": False}}})
-    assert problems(text) == [("1:68", "models.m.target: input should be a valid string", None)]
+    assert problems(text) == [("1:68", "models.m.target: must be text", "Put it in quotes if it is text.")]
 
 
 def test_a_number_that_stands_for_text_is_the_text_that_was_written():

@@ -89,11 +89,11 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         ":4:27: routes.r.hash: these are options of the policy hash, and the policy is pin",
         "policy: hash",
     ),
-    "a bound that is none": ("{to: a, policy: hash, hash: {bound: 1}}", ":4:35: ", "greater than 1"),
-    "a limit of nothing": ("{to: a, policy: spill, spill: {limit: 0}}", ":4:37: ", "greater than or equal to 1"),
-    "a header that is none": ("{to: a, policy: hash, hash: {header: 'x y'}}", ":4:35: ", "pattern"),
+    "a bound that is none": ("{to: a, policy: hash, hash: {bound: 1}}", ":4:35: ", "must be above 1"),
+    "a limit of nothing": ("{to: a, policy: spill, spill: {limit: 0}}", ":4:37: ", "must be at least 1"),
+    "a header that is none": ("{to: a, policy: hash, hash: {header: 'x y'}}", ":4:35: ", "does not have the form"),
     "a way that is none": ("{to: a, policy: hash, hash: {by: tenant}}", ":4:35: ", "'session', 'user' or 'prompt'"),
-    "no way": ("{to: a, policy: hash, hash: {by: []}}", ":4:35: ", "at least 1 item"),
+    "no way": ("{to: a, policy: hash, hash: {by: []}}", ":4:35: ", "is empty"),
     "the model set": ("{to: a, set: {model: x}}", ":4:20: ", "another target"),
     "the model stripped": ("{to: a, strip: [x, model]}", ":4:25: ", "another target"),
     "the model set by an alias": ("{to: a, aliases: {b: {set: {model: x}}}}", ":4:34: ", "another target"),
@@ -108,10 +108,10 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "Rename",
     ),
     "an alias that ends in a slash": ("{to: a, aliases: {b/: {}}}", ":4:24: ", "end in a slash"),
-    "no room for requests": ("{to: a, limits: {concurrent: 0}}", ":4:23: ", "greater than or equal to 1"),
+    "no room for requests": ("{to: a, limits: {concurrent: 0}}", ":4:23: ", "must be at least 1"),
     "a queue that is never used": ("{to: a, queue: {busy: 3s}}", ":4:22: ", "never busy"),
     "a time that is none": ("{to: a, timeouts: {whole: soon}}", ":4:25: ", "duration"),
-    "no time": ("{to: a, timeouts: {whole: 0}}", ":4:25: ", "greater than"),
+    "no time": ("{to: a, timeouts: {whole: 0}}", ":4:25: ", "must be at least 0.05"),
 }
 
 

@@ -11,6 +11,7 @@ import typer
 
 from garrison.base.errors import UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.base.invalid_values import in_our_words
 from garrison.base.logs import logger
 from garrison.cli.fleet.on_record import OnRecord
 from garrison.cli.log import opened_log, shows_view
@@ -106,8 +107,9 @@ def _seconds(text: str) -> float:
     try:
         return TypeAdapter[float](Interval).validate_python(text)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageError(f"--interval {text!r}: {said[:1].lower()}{said[1:]}", hint="For example 10s or 1m.") from None
+        one = error.errors()[0]
+        said = in_our_words(one["type"], one["msg"], one.get("ctx"))
+        raise UsageError(f"--interval {text!r}: {said}", hint="For example 10s or 1m.") from None
 
 
 async def _run(

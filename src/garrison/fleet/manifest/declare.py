@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from garrison.base.documents import Path, inside
+from garrison.base.invalid_values import in_our_words, what_to_write
 from garrison.base.positions.misread import misread
 from garrison.base.problems import Problems, did_you_mean, dotted
 from garrison.fleet.manifest.address import address
@@ -67,11 +68,11 @@ def _validated(draft: Draft, problems: Problems) -> FleetManifest | None:
     try:
         return FleetManifest.model_validate(draft.content)
     except ValidationError as error:
-        for one in error.errors(include_url=False, include_input=False, include_context=False):
-            _add(draft, one["loc"], one["type"], one["msg"], problems)
+        for one in error.errors(include_url=False, include_input=False):
+            _add(draft, one["loc"], one["type"], in_our_words(one["type"], one["msg"], one.get("ctx")), problems)
         if not problems.found:  # every error belonged to an alternative of a union: report the first
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            problems.add(draft.where(()), (), first["msg"])
+            first = error.errors(include_url=False, include_input=False)[0]
+            problems.add(draft.where(()), (), in_our_words(first["type"], first["msg"], first.get("ctx")))
         return None
 
 
@@ -90,12 +91,11 @@ def _add(draft: Draft, loc: Path, kind: str, text: str, problems: Problems) -> N
         add = _stack_hint(draft) if path == ("stack",) else f"Add a line `{loc[-1]}: …`."
         problems.add(draft.where(path), path, f"missing key {dotted(path)!r}", add)
         return
-    text = text.removeprefix("Value error, ").replace("valid dictionary", "valid mapping")
-    hint: str | None = None
+    hint = what_to_write(kind)
     if kind == "string_type" and (written := draft.scalars.get(path)):
         text, hint = misread(written, value)
     prefix = f"{key}: " if key else ""
-    problems.add(draft.where(path), path, f"{prefix}{text[:1].lower()}{text[1:]}", hint)
+    problems.add(draft.where(path), path, f"{prefix}{text}", hint)
 
 
 def _stack_hint(draft: Draft) -> str:

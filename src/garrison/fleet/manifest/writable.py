@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from garrison.base.invalid_values import in_our_words
 from garrison.fleet.manifest.fields import Name, Text
 
 __all__ = ["LONGEST_NAME", "unwritable", "unwritable_name"]
@@ -52,8 +53,7 @@ def _refused(kind: Any, value: str) -> str | None:
             return f"has {len(value):,} characters, and {one['ctx']['max_length']:,} are allowed"
         if one["type"] == "string_too_short":
             return "is empty"
-        said = one["msg"].removeprefix("Value error, ")
-        return said[:1].lower() + said[1:]
+        return in_our_words(one["type"], one["msg"], one.get("ctx"))
     return None
 
 

@@ -192,7 +192,9 @@ def _engines(facts: MachineFacts) -> tuple[Check, ...]:
     found = [engine for engine in facts.engines if engine.path is not None]
     if not found:
         value = "none found; only the simulator works (`garrison serve --engine sim`)"
-        return (Check("engines", "fail", value, "garrison engine install vllm; without a GPU also llama_cpp or mlx_lm"),)
+        return (
+            Check("engines", "fail", value, "garrison engine install vllm; without a GPU also llama_cpp or mlx_lm"),
+        )
     return tuple(_engine(engine) for engine in found)
 
 
