@@ -157,7 +157,8 @@ def _exit_codes() -> str:
         f"{rows}\n\nA command that is ended by a signal gives 128 and its number: 130 for Ctrl-C, 143 for SIGTERM, 129 "
         "for a closed terminal. Commands on a fleet finish the action in progress first, and give 130 for each. "
         "A `garrison serve` that is stopped once its engine is ready, and a `garrison up` that is, end with 0: to be "
-        "stopped is their regular end. A `serve` that is stopped before ends with the code of the signal. `garrison preflight -- COMMAND` passes on the exit code of COMMAND.\n"
+        "stopped is their regular end. A `serve` that is stopped before ends with the code of the signal. "
+        "`garrison preflight -- COMMAND` passes on the exit code of COMMAND.\n"
     )
 
 

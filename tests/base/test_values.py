@@ -111,3 +111,21 @@ SIZES = [(0, "0 B"), (1023, "1023 B"), (602 * 1024, "602 KiB"), (1.4 * 1024**3, 
 @pytest.mark.parametrize(("count", "text"), SIZES, ids=[text for _, text in SIZES])
 def test_size_text(count: float, text: str) -> None:
     assert values.size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (1800.0, "30m"),
+        (5400, "90m"),
+        (7200, "2h"),
+        (30.0, "30s"),
+        (90, "90s"),
+        (0.5, "0.5s"),
+        (0, "0s"),
+        (86400, "24h"),
+    ],
+)
+def test_a_duration_is_written_as_it_is_read(seconds: float, text: str) -> None:
+    assert values.duration_text(seconds) == text
+    assert values.duration()(text) == seconds

@@ -105,7 +105,7 @@ def test_changes_are_named_as_in_a_manifest_and_show_no_secret() -> None:
         ("env.A", "1", None),
         ("env.HF_TOKEN", "***", "***"),
         ("env.B", None, '{"env": "C"}'),
-        ("idle", "60s", None),
+        ("idle", "1m", None),
     ]
 
 

@@ -44,7 +44,7 @@ def full_plan() -> Plan:
             ),
             InstanceChange(
                 kind=InstanceKind.UPDATE, name="whisper", state="stopped", adopted=True,
-                changes=(Change("idle", "1800s", "never"),),
+                changes=(Change("idle", "30m", "never"),),
             ),
             InstanceChange(kind=InstanceKind.DELETE, name="old", summary="llama_cpp  /m/old.gguf", state="running"),
             InstanceChange(kind=InstanceKind.UNCHANGED, name="steady", state="running"),

@@ -15,6 +15,7 @@ __all__ = [
     "choice",
     "csv",
     "duration",
+    "duration_text",
     "flag",
     "host",
     "integer",
@@ -157,6 +158,14 @@ def duration(unit: str = "s") -> Parser:
         return float(found[1]) * _UNITS[found[2] or unit]
 
     return parse
+
+
+def duration_text(seconds: float) -> str:
+    """Format seconds in the largest unit that holds them whole, as `duration` reads them: `30m`, `90s`."""
+    for unit in ("h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:.0f}s" if seconds % 1 == 0 else f"{seconds:g}s"
 
 
 def limit(raw: str) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from garrison.base.redaction import HIDDEN, is_secret_name, redacted
-from garrison.base.values import size_text
+from garrison.base.values import duration_text, size_text
 from garrison.engines.llama_preset import preset_sections
 from garrison.fleet.plan.context import Mode
 from garrison.fleet.values.failure import Failure, FailureCode
@@ -151,7 +151,7 @@ def _section(keys: Mapping[str, str] | None) -> str | None:
 def _time(seconds: float | None) -> str | None:
     if seconds is None:
         return None
-    return "never" if seconds <= 0 else f"{seconds:g}s"
+    return "never" if seconds <= 0 else duration_text(seconds)
 
 
 def _size(count: int | None) -> str | None:

@@ -167,3 +167,15 @@ def test_it_is_the_text_of_the_python_dumper(text: str) -> None:
     block = {"targets": manifest_body(body)["targets"]}
     expected = yaml.safe_dump(block, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     assert dump_manifest(body).endswith(expected)
+
+
+def test_durations_of_a_manifest() -> None:
+    text = """
+stack: box
+instances: {a: {model: m, engine: sim, idle: 1800, options: {timeout: 1800}}}
+targets: {edge: {base_url: http://edge:8000, timeout: 30, load_timeout: 600}}
+policy: {interval: 60}
+"""
+    written = dump_manifest(load(text))
+    for line in ("idle: 30m", "timeout: 1800", "timeout: 30s", "load_timeout: 10m", "interval: 1m"):
+        assert line in written

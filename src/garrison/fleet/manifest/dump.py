@@ -6,12 +6,15 @@ from typing import Any
 
 import yaml
 
+from garrison.base.values import duration_text
 from garrison.base.yaml_text import yaml_text
 from garrison.fleet.manifest.variables import escape
 from garrison.fleet.manifest.writable import LONGEST_NAME
 from garrison.fleet.values.declaration import AdapterDeclaration, Declaration, Policy
 
 __all__ = ["dump_manifest", "manifest_body"]
+
+_DURATIONS = frozenset({"idle", "interval", "load_timeout", "timeout"})
 
 
 def dump_manifest(declaration: Declaration, *, selections: bool = True) -> str:
@@ -20,7 +23,29 @@ def dump_manifest(declaration: Declaration, *, selections: bool = True) -> str:
     An adapter that is the same on several targets is written once. Adapters that share a label but differ get separate
     labels: `sql`, `sql-edge-2`.
     """
-    return "\n".join(_block(key, value) for key, value in manifest_body(declaration, selections=selections).items())
+    body = manifest_body(declaration, selections=selections)
+    return "\n".join(_block(key, _with_durations(key, value)) for key, value in body.items())
+
+
+def _with_durations(section: str, value: Any) -> Any:
+    """The section with durations as people write them, `30m` for 1800 seconds."""
+    if section == "policy":
+        return _durations(value)
+    if section in ("targets", "instances"):
+        return {name: _durations(one) for name, one in value.items()}
+    return value
+
+
+def _durations(fields: Any) -> Any:
+    if not isinstance(fields, dict):
+        return fields
+    return {key: _text(one) if key in _DURATIONS else one for key, one in fields.items()}
+
+
+def _text(seconds: Any) -> Any:
+    """A duration in whole seconds as text; anything else as it is."""
+    whole = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0 and seconds % 1 == 0
+    return duration_text(seconds) if whole else seconds
 
 
 def _block(key: str, value: Any) -> str:
