@@ -84,6 +84,18 @@ def test_layers_are_found_under_another_prefix(tmp_path, make):
     assert len(check(make, tmp_path / "a", base, shapes, target_modules=["q_proj"])) == 1
 
 
+@pytest.mark.parametrize("place", ["model.language_model.layers", "language_model.model.layers"])
+def test_vllm_passes_over_names_of_a_multimodal_model_on_one_of_text(tmp_path, make, place):
+    """It answers 200 to the adapter, and serves the base alone under its name."""
+    shapes = pair(f"base_model.model.{place}.0.self_attn.q_proj", 16, 24)
+    text = {"model.layers.0.self_attn.q_proj.weight": (24, 16)}
+    (problem,) = check(make, tmp_path / "a", base_of(CONFIG, text), shapes, target_modules=["q_proj"])
+    assert f"{place}.0.self_attn.q_proj is a module of a multimodal model" in problem
+    # Others have names that vLLM translates.
+    for config in ({"model_type": "qwen2_5_vl"}, {"model_type": "qwen3_5_text"}, CONFIG | {"text_config": {}}, {}):
+        assert check(make, tmp_path / "a", base_of(config, text), shapes, target_modules=["q_proj"]) == []
+
+
 def test_transposed_weights_are_read_so(tmp_path, make):
     base = base_of({}, {"transformer.h.0.attn.c_attn.weight": (16, 48)})
     shapes = pair("base_model.model.transformer.h.0.attn.c_attn", 16, 48)

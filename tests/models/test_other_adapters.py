@@ -3,7 +3,8 @@
 import pytest
 
 from garrison.base.errors import ModelInvalidError
-from garrison.models.adapters.fit import check_against_base, read_base
+from garrison.models.adapters.base_modules import BaseModules
+from garrison.models.adapters.fit import Base, check_against_base, read_base
 from garrison.models.adapters.inspect import inspect_adapter
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -50,6 +51,7 @@ def test_a_full_fine_tuning_is_one_for_mlx(tmp_path, make):
     assert inspect_adapter(path).modules == ()
 
 
+PARAMETERS = {"rank": 4, "scale": 20.0, "dropout": 0.0}
 BROKEN_MLX = {
     "an older trainer": ({"num_layers": ..., "lora_layers": 2}, {}, "has no num_layers"),
     "no parameters": ({"lora_parameters": ...}, {}, "lora_parameters.rank must be"),
@@ -59,6 +61,14 @@ BROKEN_MLX = {
     "half a pair": ({}, {f"{Q}.lora_a": (16, 4)}, "has no lora_b for module"),
     "a vector": ({}, {f"{Q}.lora_a": (16,), f"{Q}.lora_b": (4, 16)}, "are not matrices"),
     "none": ({}, {f"{Q}.weight": (16, 4)}, "contains no LoRA tensors"),
+    "another module": (
+        {"lora_parameters": PARAMETERS | {"keys": ["self_attn.v_proj"]}},
+        {},
+        f"{Q}, which is not among",
+    ),
+    "the head alone": ({}, {"lm_head.lora_a": (16, 4), "lm_head.lora_b": (4, 16)}, "lm_head outside the layers"),
+    "keys of a word": ({"lora_parameters": PARAMETERS | {"keys": "q_proj"}}, {}, "keys must be a list"),
+    "no keys": ({"lora_parameters": PARAMETERS | {"keys": []}}, {}, "keys must be a list"),
 }
 
 
@@ -80,6 +90,36 @@ def test_an_mlx_adapter_against_its_base(tmp_path, make):
     assert check_against_base(inspect_adapter(make.mlx_adapter(tmp_path / "a")), base).problems == ()
     wide = make.mlx_adapter(tmp_path / "b", shapes={f"{Q}.lora_a": (32, 4), f"{Q}.lora_b": (4, 16)})
     assert "32 inputs" in check_against_base(inspect_adapter(wide), base).problems[0]
+
+
+@pytest.mark.parametrize("keys", [["self_attn.q_proj"], [Q], ["lm_head", "self_attn.q_proj"], None])
+def test_modules_that_mlx_adapts(tmp_path, make, keys):
+    info = inspect_adapter(make.mlx_adapter(tmp_path / "a", lora_parameters=PARAMETERS | {"keys": keys}))
+    assert [module.name for module in info.modules] == [Q]
+    assert info.target_modules == tuple(sorted(keys or ()))
+
+
+LAST = {
+    "the last one alone": ({"num_layers": 1}, {"num_hidden_layers": 2}, True),
+    "all by a number": ({"num_layers": 2}, {"num_hidden_layers": 2}, False),
+    "more than there are": ({"num_layers": 16}, {"num_hidden_layers": 2}, False),
+    "all by zero": ({"num_layers": 0}, {"num_hidden_layers": 2}, False),
+    "all by less": ({"num_layers": -1}, {"num_hidden_layers": 2}, False),
+    "in a multimodal base": ({"num_layers": 1}, {"text_config": {"num_hidden_layers": 2}}, True),
+    "a base of unknown depth": ({"num_layers": 1}, {}, False),
+    "by its whole name": (
+        {"num_layers": 1, "lora_parameters": PARAMETERS | {"keys": [Q]}}, {"num_hidden_layers": 2}, False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "base", "misfits"), LAST.values(), ids=LAST)
+def test_the_last_layers_of_mlx(tmp_path, make, config, base, misfits):
+    """mlx-lm makes room in the last `num_layers`, and fails at tensors for others."""
+    info = inspect_adapter(make.mlx_adapter(tmp_path / "a", **config))
+    modules = BaseModules.of({f"{Q}.weight": (16, 16), f"{Q.replace('0', '1')}.weight": (16, 16)})
+    said = f"{Q} is in layer 0 of 2, and mlx-lm adapts the last 1 layer, by num_layers in its config"
+    assert check_against_base(info, Base(base, modules)).problems == ((said,) if misfits else ())
 
 
 def test_a_gguf_adapter(tmp_path, make):

@@ -50,7 +50,7 @@ class AdapterConfig:
 
     `target_modules` has one entry if it is a pattern; empty where the format does not name any. `excluded` are modules
     that it names and that are left out. `ties_weights`: embeddings and output layer are adapted together, and only one
-    of them is named.
+    of them is named. `last_layers`: mlx-lm adapts only so many, counted from the last; None for all.
     """
 
     peft_type: str
@@ -68,6 +68,7 @@ class AdapterConfig:
     fan_in_fan_out: bool = False
     excluded: tuple[str, ...] = ()
     ties_weights: bool = False
+    last_layers: int | None = None
     refused_by_vllm: tuple[str, ...] = ()
 
 

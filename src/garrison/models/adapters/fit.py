@@ -76,12 +76,13 @@ def check_against_base(adapter: AdapterInfo, base: Base) -> Fit:
     """Compare an adapter with its base. Nothing is said about a pickle, whose modules are not known. Pure."""
     if adapter.architecture and base.architecture and adapter.architecture != base.architecture:
         return Fit((f"it is made for the architecture {adapter.architecture}, and the model is {base.architecture}",))
-    return check_modules(
+    fit = check_modules(
         adapter.modules,
         base,
         transposed=adapter.config.fan_in_fan_out,
         parameters=adapter.config.target_parameters,
     )
+    return Fit((*fit.problems, *_in_earlier_layers(adapter, base), *_of_multimodal_models(adapter, base)), fit.untold)
 
 
 def check_modules(
@@ -96,6 +97,39 @@ def check_modules(
     comparison = _Comparison(base, transposed, frozenset(name.rpartition(".")[2] for name in parameters))
     problems = tuple(problem for module in modules for problem in comparison.problems(module))
     return Fit(problems, tuple(comparison.untold(len(modules))))
+
+
+def _in_earlier_layers(adapter: AdapterInfo, base: Base) -> Iterator[str]:
+    """The modules in layers before the last ones that mlx-lm adapts.
+
+    By the config's number of layers: a checkpoint may have more, for the prediction of several tokens, which mlx-lm
+    drops.
+    """
+    last, layers = adapter.config.last_layers, _sizes_in(base.config).get("num_hidden_layers")
+    if last is None or type(layers) is not int:
+        return
+    for module in adapter.modules:
+        place, number = next(lists_in(module_path(module.name)), ("", ""))
+        if place != "layers" or len(number) > _MOST_DIGITS or module.name in adapter.config.target_modules:
+            continue
+        if int(number) < layers - last:
+            which = f"layer{'s' if last > 1 else ''}, by num_layers in its config"
+            yield f"{module.name} is in layer {number} of {layers}, and mlx-lm adapts the last {last} {which}"
+
+
+def _of_multimodal_models(adapter: AdapterInfo, base: Base) -> Iterator[str]:
+    """The modules whose names vLLM does not have in a text model: it passes over them, and serves the base alone."""
+    kind = base.config.get("model_type")
+    if adapter.format != "peft" or kind not in _LLAMA_LIKE or "text_config" in base.config:
+        return
+    for module in adapter.modules:
+        if "language_model" in module.name.split("."):
+            yield f"{module.name} is a module of a multimodal model, and the base model is one of text alone ({kind})"
+
+
+def _sizes_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    text = config.get("text_config")
+    return dict(config) | (text if isinstance(text, dict) else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +160,7 @@ class _Comparison:
         self._base = base.modules
         self._transposed = transposed
         self._parameters = parameters
-        text = base.config.get("text_config")
-        self._sizes = dict(base.config) | (text if isinstance(text, dict) else {})
+        self._sizes = _sizes_in(base.config)
         self._packing = _packing(base.config)
         self._packed = 0
         self._unknown: list[str] = []

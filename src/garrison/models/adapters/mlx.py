@@ -1,7 +1,7 @@
 """Inspect an adapter as mlx-lm's trainer writes it: `adapters.safetensors`, and a config of the training run."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ __all__ = ["inspect_mlx"]
 
 _TYPES = ("lora", "dora", "full")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ab])", re.DOTALL)
+_IN_LIST = re.compile(r"\.[0-9]+\.(?P<rest>.+)", re.DOTALL)
 _EMBEDDINGS = ("embed_tokens", "wte", "tok_embeddings")
 _SHOWN = 80
 _HINT = "Train the adapter again with mlx_lm.lora, or copy it again."
@@ -69,7 +70,22 @@ def _parsed(raw: Mapping[str, Any], path: Path) -> AdapterConfig:
                 str(path), f"lora_parameters.{key} must be a number, not {str(value)[:_SHOWN]!r}", _HINT
             ).error()
     # PEFT's alpha is the rank times what is called scale here.
-    return AdapterConfig("LORA", rank, rank * float(scale or 0), (), False, base, use_dora=kind == "dora")
+    layers = raw["num_layers"]
+    return AdapterConfig(
+        "LORA", rank, rank * float(scale or 0), _keys(given, path), False, base, use_dora=kind == "dora",
+        last_layers=layers if layers > 0 else None,
+    )  # fmt: skip
+
+
+def _keys(parameters: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The modules that mlx-lm adapts, by their names in a layer or in the model; empty for every one of the layers."""
+    keys = parameters.get("keys")
+    if keys is None:
+        return ()
+    if not isinstance(keys, list) or not keys or not all(type(key) is str and key for key in keys):
+        what = f"lora_parameters.keys must be a list of module names, not {str(keys)[:_SHOWN]!r}"
+        raise Problem(str(path), what, _HINT).error()
+    return tuple(sorted(keys))
 
 
 def _modules(header: Header, config: AdapterConfig, weights: Path) -> Iterator[LoraModule]:
@@ -82,10 +98,24 @@ def _modules(header: Header, config: AdapterConfig, weights: Path) -> Iterator[L
         return
     if not shapes:
         raise Problem(str(weights), "contains no LoRA tensors (….lora_a, ….lora_b)", _HINT).error()
+    keys = frozenset(config.target_modules)
     for name, sides in sorted(shapes.items()):
         if missing := {"a", "b"} - sides.keys():
             raise Problem(str(weights), f"has no lora_{missing.pop()} for module {name}", _HINT).error()
+        if not _is_adapted(name, keys):
+            what = f"adapts module {name}, which is not among lora_parameters.keys in {CONFIG_NAME}"
+            if not keys:
+                what = f"adapts module {name} outside the layers, and {CONFIG_NAME} has no lora_parameters.keys"
+            raise Problem(str(weights), what, _HINT).error()
         yield _module(name, sides["a"], sides["b"], config.rank, weights)
+
+
+def _is_adapted(name: str, keys: Set[str]) -> bool:
+    """Whether mlx-lm makes a module of that name one with LoRA weights; if not, it refuses to load them."""
+    match = _IN_LIST.search(name)
+    if not keys:
+        return match is not None
+    return name in keys or (match is not None and match["rest"] in keys)
 
 
 def _module(name: str, a: tuple[int, ...], b: tuple[int, ...], rank: int, weights: Path) -> LoraModule:
