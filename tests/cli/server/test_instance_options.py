@@ -34,6 +34,11 @@ def test_flags_alone() -> None:
     }
 
 
+def test_an_empty_model_is_an_error() -> None:
+    with pytest.raises(UsageError, match="--model is empty"):
+        Flags(engine="sim", model="").over({})
+
+
 def test_flags_go_over_what_they_are_given() -> None:
     base = {"backend_type": "llama_cpp", "backend_options": {"model": "a", "threads": 2}, "environment": {"A": "1"}}
     flags = Flags(

@@ -110,8 +110,6 @@ def spec_of(name: str, given: InstanceOptions, defaults: ServerSettings, *, stac
     if given.backend_options is None and given.backend_type != "custom" and preset is None:
         raise InvalidError(f"backend_options are missing for {given.backend_type}", hint="At least a model.")
     options = normal_keys(given.backend_options or {})
-    if options.get("model") == "":
-        raise InvalidError("the model is empty", hint="A name, a directory or a file; leave it out for none.")
     port = _port(options.pop("port", None))
     _check_options(given.backend_type, options)
     return InstanceSpec(

@@ -19,6 +19,6 @@ def remarks(spec: InstanceSpec) -> list[str]:
     except GarrisonError as error:
         return [error.message]
     found = [one.message for one in findings]
-    if spec.model is None and not spec.router:
+    if not spec.model and not spec.router:
         found.append("it names no model, without which it cannot start")
     return list(dict.fromkeys(found))

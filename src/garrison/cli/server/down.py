@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from garrison.base.errors import UnreachableError
+from garrison.base.errors import ConflictError, UnreachableError
 from garrison.base.settings import Settings
 from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
@@ -29,8 +29,8 @@ def down(
 ) -> int:
     """End the server. Its instances go on serving and are adopted by the next one, unless --all stops them.
 
-    With --all, what a server that has ended left running is stopped, too. What a command started
-    is started again by the next server.
+    With --all, what a server that has ended left running is stopped, too. What a command started is started
+    again by the next server.
     """
     values = settings("server", "instances", "preflight", "start", server_url=server)
     with ServerClient(values) as there:
@@ -54,8 +54,15 @@ def _no_server(values: Settings, *, stop_all: bool, json: bool, local: bool) -> 
     """Say that there is none, and end what the last one of this data directory left."""
     from garrison.server.left_running import end_left_gateway, stop_left_engines
 
-    gateway = local and end_left_gateway(values)
-    stopped = asyncio.run(stop_left_engines(values, "garrison down --all")) if local and stop_all else []
+    try:
+        gateway = local and end_left_gateway(values)
+        stopped = asyncio.run(stop_left_engines(values, "garrison down --all")) if local and stop_all else []
+    except ConflictError as error:
+        pid = error.details.get("pid")
+        raise UnreachableError(
+            f"the server{f', pid {pid},' if pid else ''} does not answer",
+            hint="It may be starting: try again in a moment. Its log says what it does.",
+        ) from None
     if json:
         print(answer({"ended": bool(gateway), "instances_stopped": bool(stopped)}))
         return 0

@@ -41,6 +41,7 @@ _ADOPT_SECONDS = 2.0
 _AGAIN_SECONDS = (0.0, 0.2, 1.0, 5.0)
 """Before a worker that ended is replaced, by how many ended shortly before."""
 _SETTLE_SECONDS = 0.02
+_MOST_SETTLE_SECONDS = 0.5
 _NODES_SECONDS = 5.0
 
 _log = logger(__name__)
@@ -339,7 +340,8 @@ class Workers:
         loop, took = asyncio.get_running_loop(), 0.0
         while True:
             await self._instances.changed(_NODES_SECONDS)
-            await asyncio.sleep(max(_SETTLE_SECONDS, 9 * took))  # a tenth of the time at most
+            # A tenth of the time at most, but for the largest servers.
+            await asyncio.sleep(min(max(_SETTLE_SECONDS, 9 * took), _MOST_SETTLE_SECONDS))
             began = loop.time()
             self.update()
             took = loop.time() - began

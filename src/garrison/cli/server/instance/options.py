@@ -63,6 +63,8 @@ class Flags:
         """
         engine_options = dict(base.get(_ENGINE) or {})
         engine_options |= dict(key_and_value(one, "--option") for one in self.options)
+        if self.model == "":
+            raise UsageError("--model is empty", hint="A name, a directory or a file; leave it out for none.")
         if self.model is not None:
             engine_options["model"] = self.model
         if self.port is not None:
