@@ -60,7 +60,7 @@ def numbered(name: str, count: int) -> list[str]:
 
 def greeting(arguments: argparse.Namespace) -> list[messages.Settings | messages.Keys | messages.Tables]:
     targets = [
-        messages.TargetValue(id=one, url=f"http://127.0.0.1:{arguments.upstream}", key="secret")
+        messages.TargetValue(id=one, url=f"http://127.0.0.1:{arguments.upstream}", key="secret", counted=False)
         for one in numbered("target:bench", arguments.targets)
     ]
     ids = tuple(one.id for one in targets)

@@ -49,5 +49,3 @@ async def linked(lab: GatewayLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await asyncio.wait([task])
         if found.link._peer is not None:
             found.link._peer.close()
-        for timer in found.link._quiet.values():
-            timer.cancel()

@@ -205,6 +205,34 @@ async def test_a_cold_target_is_waited_for_and_counted_before_it_is_taken(linked
     assert linked.control.got[-3:-1] == [messages.Counts(running={"target:m0": 1}), messages.Taken(id=asked.id)]
 
 
+async def test_a_target_that_is_asked_again_and_again_is_told_once(
+    linked: LinkLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_QUIET_SECONDS", 0.5)
+    upstream = await linked.lab.upstream(answers)
+    linked.control.send(tables(upstream.url))
+    client = await linked.lab.client()
+    for _ in range(20):
+        client.send(chat())
+        assert (await client.answer()).status == 200
+    await linked.lab.until(lambda: len(linked.control.of(messages.Counts)) > 1)
+    told = [messages.Counts(running={"target:m0": 1}), messages.Counts(running={"target:m0": 0})]
+    assert linked.control.of(messages.Counts) == told
+
+
+async def test_what_nobody_stops_for_being_idle_is_not_counted(linked: LinkLab) -> None:
+    upstream = await linked.lab.upstream(answers)
+    told = tables(upstream.url)
+    linked.control.send(
+        msgspec.structs.replace(told, targets=[msgspec.structs.replace(one, counted=False) for one in told.targets])
+    )
+    client = await linked.lab.client()
+    client.send(chat())
+    assert (await client.answer()).status == 200
+    await asyncio.sleep(0.1)
+    assert linked.control.of(messages.Counts) == []
+
+
 async def test_a_cold_target_that_cannot_be_had(linked: LinkLab) -> None:
     client = await cold(linked)
     asked = linked.control.of(messages.Activate)[0]

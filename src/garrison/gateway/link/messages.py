@@ -68,6 +68,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
         engine: which paths it answers.
         hop: it is another server, which must answer by itself: two that know each other would go round in circles.
         foreign: nobody here started it, so that it may be this server under another address, or lead back to it.
+        counted: the control process wants to know of its requests, since it stops what is idle.
     """
 
     id: str
@@ -77,6 +78,7 @@ class TargetValue(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = "vllm"
     hop: bool = False
     foreign: bool = False
+    counted: bool = True
 
     def __repr__(self) -> str:
         return f"TargetValue(id={self.id!r}, url={self.url!r})"

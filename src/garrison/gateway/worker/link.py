@@ -21,7 +21,7 @@ __all__ = ["Link"]
 
 _AGAIN_SECONDS = 0.02
 _QUIET_SECONDS = 0.05
-"""A target counts as idle when it had no request for this long: one that is asked again and again causes no message."""
+"""Whether targets have become idle is looked at so often: one that is asked again and again causes few messages."""
 _COUNTS_SECONDS = 1.0
 _SYNC_SECONDS = 0.5
 _ALONE_SECONDS = 3600.0
@@ -57,7 +57,8 @@ class Link:
         self._waiting: dict[int, Exchange] = {}
         self._loading: dict[int, Callable[[GarrisonError | None], None]] = {}
         self._syncing: dict[int, tuple[Callable[[], None], asyncio.TimerHandle]] = {}
-        self._quiet: dict[Target, asyncio.TimerHandle] = {}
+        self._rested: set[Target] = set()
+        """Those whose last request has ended since idle targets were last told."""
         self._told: dict[str, int] = {}
         self.reporting = Reporting(plane, self.send)
 
@@ -156,35 +157,42 @@ class Link:
 
     def busy(self, target: Target) -> None:
         """As `ControlLink.busy`."""
-        if (timer := self._quiet.pop(target, None)) is not None:
-            timer.cancel()
-        elif not target.told:
+        if not target.told and target.value.counted:
             target.told = True
-            self._tell(target)
+            self._tell({target.id: target.running})
 
     def idle(self, target: Target) -> None:
         """As `ControlLink.idle`."""
-        self._quiet[target] = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._now_quiet, target)
+        if target.told:
+            if not self._rested:
+                asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._tell_idle)
+            self._rested.add(target)
 
     def left(self, number: int) -> None:
         """As `ControlLink.left`."""
         self.send(messages.Left(id=number))
 
-    def _now_quiet(self, target: Target) -> None:
-        self._quiet.pop(target, None)
-        target.told = False
-        self._tell(target)
+    def _tell_idle(self) -> None:
+        idle = [one for one in self._rested if not one.running]
+        self._rested.clear()
+        for one in idle:
+            one.told = False
+        if idle:
+            self._tell({one.id: 0 for one in idle})
 
-    def _tell(self, target: Target) -> None:
-        if target.id in self._plane.table.targets and self.send(messages.Counts(running={target.id: target.running})):
-            self._told[target.id] = target.running
+    def _tell(self, running: dict[str, int]) -> None:
+        known = {one: number for one, number in running.items() if one in self._plane.table.targets}
+        if known and self.send(messages.Counts(running=known)):
+            self._told |= known
 
     async def _count(self) -> None:
         """Tell how many requests there are, for whoever looks."""
         while True:
             await asyncio.sleep(_COUNTS_SECONDS)
-            targets = self._plane.table.targets.values()
-            changed = {one.id: one.running for one in targets if one.running and self._told.get(one.id) != one.running}
+            running = {
+                one.id: one.running for one in self._plane.table.targets.values() if one.running and one.value.counted
+            }
+            changed = {one: number for one, number in running.items() if self._told.get(one) != number}
             if changed and self.send(messages.Counts(running=changed)):
                 self._told |= changed
             self._tell_in_use()

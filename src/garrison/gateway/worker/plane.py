@@ -85,7 +85,7 @@ class Plane:
         self.name = os.urandom(6).hex().encode()
         self._ids = count(1)
         self._loop = loop
-        self._control = Target(TargetValue(id=CONTROL))
+        self._control = Target(TargetValue(id=CONTROL, counted=False))
         self._timed: set[Timed] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -95,7 +95,7 @@ class Plane:
         self.finished.capture(told.captures)
         self.watches = bool(told.captures) or told.traces is not None
         self.callers.set_open(infers=told.open_inference, manages=told.open_management)
-        self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}"))
+        self._control.set(TargetValue(id=CONTROL, url=f"unix:{told.control_socket}", counted=False))
         self._via = told.via.encode()
         self.via_line = b"via: 1.1 " + self._via + b"\r\n"
 

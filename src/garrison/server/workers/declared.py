@@ -109,7 +109,12 @@ def fleet_target(target: FleetTarget, key: str | None, *, cold: bool = False) ->
     spec = target.spec
     name = fleet_target_id(spec.name)
     value = TargetValue(
-        id=name, url=None if cold else spec.base_url, key=key, model=spec.base_model or target.base, foreign=True
+        id=name,
+        url=None if cold else spec.base_url,
+        key=key,
+        model=spec.base_model or target.base,
+        foreign=True,
+        counted=False,
     )
     route = RouteValue(
         name=spec.name,

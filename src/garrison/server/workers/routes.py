@@ -165,7 +165,7 @@ def known(
         add(route, models.get(route.name, ()))
     for view in nodes:
         url = None if view.away else view.node.address
-        target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True)
+        target = TargetValue(id=_NODE + view.node.name, url=url, key=view.node.key, hop=True, counted=False)
         targets[target.id] = target
         for row in view.instances:
             created = row.get("created")

@@ -378,7 +378,7 @@ class Workers:
 
     def _node(self, name: str) -> TargetValue:
         upstream = node_upstream(self._nodes.get(name))
-        return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True)
+        return TargetValue(id=f"node:{name}", url=upstream.url, key=upstream.key, hop=True, counted=False)
 
     def _told_settings(self) -> messages.Settings:
         return told_settings(self._settings, self._address, self._control_socket, self._via)
