@@ -1,6 +1,6 @@
 """The policy `least-outstanding`: the target with the fewest requests outstanding for its weight.
 
-Of up to sixteen targets it looks at all. Of more it looks at eight that it draws, so that a choice among a thousand
+Of up to sixteen targets it looks at all. Of more it looks at four that it draws, so that a choice among a thousand
 costs no more. Workers, which do not know of each other's requests, then do not all send theirs to the same one.
 """
 
@@ -11,7 +11,7 @@ from garrison.gateway.choose.picking import Picking, least_loaded
 __all__ = ["LeastOutstanding"]
 
 _LOOKS_AT_ALL_OF = 16
-_DRAWN = 8
+_DRAWN = 4
 
 
 class LeastOutstanding(Picking):

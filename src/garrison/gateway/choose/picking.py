@@ -59,10 +59,13 @@ def least_loaded(candidates: Candidates, now: float, tried: Candidates) -> Candi
     """
     best, least, equals = None, math.inf, 0
     for candidate in candidates:
+        load = (candidate.outstanding + 1) / candidate.weight
+        if load > least:  # first, since it spares most of them the rest; a recovering one has only more
+            continue
         if not candidate.warm or now < candidate.breaker.passes_from or (tried and candidate in tried):
             continue
-        weight = candidate.weight if candidate.recovered_at is None else candidate.effective_weight(now)
-        load = (candidate.outstanding + 1) / weight
+        if candidate.recovered_at is not None:
+            load = (candidate.outstanding + 1) / candidate.effective_weight(now)
         if load < least:
             best, least, equals = candidate, load, 1
         elif load == least:
