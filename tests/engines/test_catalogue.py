@@ -80,7 +80,7 @@ def test_a_removed_option_says_so() -> None:
 
 
 def test_the_version_is_the_nearest_that_is_shipped() -> None:
-    assert shipped("vllm") == ["0.32.0"]
+    assert shipped("vllm") == ("0.32.0",)
     for wanted in (None, "0.32.0+cpu", "0.99.0", "0.1", "unknown"):
         assert load("vllm", wanted).version == "0.32.0"
     with pytest.raises(InvalidError):

@@ -95,7 +95,9 @@ def target(**spec: Any) -> FleetTarget:
 
 def test_a_target_and_its_own_route() -> None:
     value, route = fleet_target(target(), "k")
-    assert value == TargetValue(id="target:edge", url="http://edge:8000", key="k", model="acme/edge", foreign=True)
+    assert value == TargetValue(
+        id="target:edge", url="http://edge:8000", key="k", model="acme/edge", foreign=True, counted=False
+    )
     assert (route.name, route.targets, route.nested, route.instances) == ("edge", ("target:edge",), True, ())
     assert fleet_target(target(base_model=None), None)[0].model == "seen/model"
     assert fleet_target(target(), None, cold=True)[0].url is None

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,14 @@ class Catalogue:
     engine: str
     version: str
     options: tuple[Option, ...]
+    _by_spelling: Mapping[str, Option] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = {spelling: option for option in self.options for spelling in option.spellings}
+        object.__setattr__(self, "_by_spelling", known)
 
     def by_spelling(self) -> Mapping[str, Option]:
-        return {spelling: option for option in self.options for spelling in option.spellings}
+        return self._by_spelling
 
 
 def without_flags(
@@ -106,10 +111,13 @@ def without_flags(
     return tuple(kept), tuple(found)
 
 
-def shipped(engine: str) -> list[str]:
+@cache
+def shipped(engine: str) -> tuple[str, ...]:
     """Versions with a shipped catalogue, oldest first."""
     found = _DIRECTORY.glob(f"{engine}-*.json")
-    return sorted((path.name.removeprefix(f"{engine}-").removesuffix(".json") for path in found), key=version_key)
+    return tuple(
+        sorted((path.name.removeprefix(f"{engine}-").removesuffix(".json") for path in found), key=version_key)
+    )
 
 
 def load(engine: str, version: str | None = None) -> Catalogue:

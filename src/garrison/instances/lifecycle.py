@@ -24,6 +24,8 @@ from garrison.instances.values.state import State
 __all__ = ["Lifecycle"]
 
 _FLUSH_SECONDS = 5.0
+_MEASURE_SECONDS = 0.05
+"""After an engine has become ready: the requests that waited for it come first."""
 _ROUTER_SECONDS = 10.0
 """Between two measurements of what a router holds."""
 
@@ -211,6 +213,7 @@ class Lifecycle:
 
     async def _measure(self, live: Live, engine: RunningEngine) -> None:
         """Find out about an engine that has become ready."""
+        await asyncio.sleep(_MEASURE_SECONDS)
         await asyncio.gather(self._ask_context(live, engine), self._ask_memory(live, engine))
 
     async def _ask_context(self, live: Live, engine: RunningEngine) -> None:
