@@ -116,17 +116,18 @@ class ResponseReader:
         self._bodiless = method == "HEAD"
         self._switch = switch
         self.waiting = True
-        # A parser is kept from response to response; after HEAD or an early end it stands in the middle of one.
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         """Read `data`. Never raises for its content; a sink's own exceptions pass through."""
-        if not self.waiting or self._parser is None:
+        if not self.waiting:
             self._fail("the server sent bytes that belong to no request")
             return
         if not self._received and self._heads is not None and not self._bodiless and self._is_known(data, self._heads):
             return
+        # A parser is kept from response to response; after HEAD or an early end it stands in the middle of one. Most
+        # connections need none, since all the heads that they carry are known.
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         self._received += len(data)
         try:
             self._parser.feed_data(data)
