@@ -3,6 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serve_command import free_port
+
+SERVE_SIM = "serve", "--engine", "sim", "--port", str(free_port()), "--dry-run"
 
 
 def test_a_directory(cli: Any, tiny_model: Path) -> None:
@@ -60,7 +63,7 @@ def test_unknown_source(cli: Any) -> None:
     assert "flox, local, hf-cache, r2, hf-hub" in done.err
 
 
-@pytest.mark.parametrize("command", [["resolve"], ["serve", "--engine", "sim", "--dry-run"]], ids=["resolve", "serve"])
+@pytest.mark.parametrize("command", [["resolve"], [*SERVE_SIM]], ids=["resolve", "serve"])
 @pytest.mark.parametrize("name", ["tiny", "acme/tiny"])
 def test_a_directory_of_the_name_wins_with_a_word(
     cli: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
@@ -78,7 +81,7 @@ def test_a_directory_of_the_name_wins_with_a_word(
 
 ADAPTER = {
     "resolve": (["resolve"], "garrison serve MODEL --adapter"),
-    "serve": (["serve", "--engine", "sim", "--dry-run"], "garrison serve MODEL --adapter"),
+    "serve": ([*SERVE_SIM], "garrison serve MODEL --adapter"),
     "models import": (["models", "import"], "garrison adapters import"),
     "models show": (["models", "show"], "garrison adapters import"),
     "models verify": (["models", "verify"], "garrison adapters import"),

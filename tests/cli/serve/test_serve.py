@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serve_command import free_port
 
 Words = list[str]
 
@@ -285,10 +286,10 @@ def test_its_value_is_not_shown(cli: Any) -> None:
 @pytest.mark.parametrize("words", [[], ["acme/tiny"], ["x" * 300]], ids=["none", "a name", "a long name"])
 def test_the_simulator_serves_any_name(cli, words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    done = cli("serve", *words, "-e", "sim", "--dry-run")
+    done = cli("serve", *words, "-e", "sim", "--port", str(free_port()), "--dry-run")
     assert done.code == 0, done
     assert (words or ["acme/tiny"])[0] in done.err
 
 
 def test_a_path_that_the_simulator_cannot_find_is_an_error(cli, tmp_path):
-    assert cli("serve", tmp_path / "none", "-e", "sim", "--dry-run").code in (10, 11)
+    assert cli("serve", tmp_path / "none", "-e", "sim", "--port", str(free_port()), "--dry-run").code in (10, 11)
