@@ -195,9 +195,9 @@ def test_a_secret_that_is_not_utf_8_is_known() -> None:
 
 
 def test_a_short_secret_is_hidden_where_it_stands_alone_and_a_shorter_one_not_at_all() -> None:
-    know_secret("port")
+    know_secret("tune")
     know_secret("abc")
-    assert redacted("port 80, ports, support, abc") == "*** 80, ports, support, abc"
+    assert redacted("tune 80, tunes, fortune, abc") == "*** 80, tunes, fortune, abc"
     know_secret("hf_x\n")
     assert redacted("b'Bearer hf_x\\n' hf_x%0A hf_xy") == "b'Bearer ***\\n' ***%0A hf_xy"
 
@@ -206,6 +206,17 @@ def test_a_short_secret_is_hidden_where_it_stands_alone_and_a_shorter_one_not_at
 def test_a_word_that_is_no_secret_is_not_known(word: str) -> None:
     know_secret(word)
     assert redacted(f"it is {word}") == f"it is {word}"
+
+
+@pytest.mark.parametrize("word", ["model", "server", "Target", "connection", "garrison"])
+def test_a_word_of_our_messages_is_hidden_by_its_place_only(word: str) -> None:
+    know_secret(word)
+    assert redacted(f"the {word} does not answer") == f"the {word} does not answer"
+    for place in ("VLLM_API_KEY=", "Authorization: Bearer ", "--api-key ", '"password": "', "postgresql://me:"):
+        end = "@host" if "://" in place else ""
+        assert word not in redacted(f"{place}{word}{end}"), place
+    know_secret(f"{word}-7")
+    assert redacted(f"it is {word}-7") == "it is ***"
 
 
 def test_what_is_known_is_bounded_and_the_newest_counts() -> None:

@@ -77,7 +77,7 @@ def test_follow_shows_new_events_of_other_processes_until_ctrl_c(cli, world, fil
     other.start()
     done = cli("history", "--follow", "--kind", "drift")
     other.join()
-    assert done.code == 0
+    assert done.code == 130
     assert done.out == "2026-03-01 12:00:00  drift          edge-1/sql  unloaded\n"
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from server_lab import Labs, chat_body, wait_for
+from server_lab import Labs, ServerLab, chat_body, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -44,21 +44,32 @@ def test_a_key_that_a_command_makes_is_accepted_at_once(labs: Labs, tiny_model: 
     lab = labs(require_inference_auth="1", require_management_auth="1")
     lab.start()
     for number in range(5):
-        argv = [
-            sys.executable,
-            "-m",
-            "garrison.cli.main",
-            "keys",
-            "create",
-            f"k{number}",
-            "--inference",
-            "--read",
-            "-q",
-        ]
-        made = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, timeout=60, check=True)
-        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        token = keys(lab, "create", f"k{number}", "--inference", "--read", "-q")
+        headers = {"Authorization": f"Bearer {token}"}
         path = "/v1/models" if number % 2 else "/api/v1/instances"
         answer = lab.http.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
     refused = lab.http.get("/v1/models", headers={"Authorization": "Bearer sk-nobodys"})
     assert refused.status_code == 401
+
+
+def test_a_key_that_a_command_ends_is_refused_at_once(labs: Labs) -> None:
+    lab = labs(require_inference_auth="1", require_management_auth="1")
+    lab.start()
+
+    def status(path: str, token: str) -> int:
+        return lab.http.get(path, headers={"Authorization": f"Bearer {token}"}).status_code
+
+    for number, (ends, path) in enumerate(
+        (ends, path) for ends in ("delete", "rotate", "edit") for path in ("/api/v1/instances", "/v1/models")
+    ):
+        name = f"k{number}"
+        token = keys(lab, "create", name, "--inference", "--read", "-q")
+        assert status(path, token) == 200
+        keys(lab, ends, name, *{"delete": ["-y"], "rotate": ["-q"], "edit": ["--disable"]}[ends])
+        assert status(path, token) == 401, ends
+
+
+def keys(lab: ServerLab, *words: str) -> str:
+    argv = [sys.executable, "-m", "garrison.cli.main", "keys", *words]
+    return subprocess.run(argv, env=lab.environ, capture_output=True, text=True, timeout=60, check=True).stdout.strip()

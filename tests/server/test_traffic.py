@@ -2,6 +2,10 @@
 
 import http.server
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +53,7 @@ def test_a_request_in_progress_is_listed_and_ended_and_is_in_the_activity(lab: S
         with pytest.raises(httpx2.RemoteProtocolError):
             list(lines)
     wait_for(lambda: lab.instance("a")["requests"] == 0, 5, "the engine is told")
-    assert lab.api("GET", "/requests") == {"requests": [], "more": 0}
+    assert lab.api("GET", "/requests") == {"requests": [], "more": 0, "silent": 0}
 
     def ended() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = lab.api("GET", "/activity")
@@ -59,6 +63,28 @@ def test_a_request_in_progress_is_listed_and_ended_and_is_in_the_activity(lab: S
     (row,) = ended()
     assert (row["id"], row["outcome"], row["status"]) == (one["id"], "stopped", 200)
     assert row["wake"] > 0, "it waited for the engine"
+
+
+def test_a_worker_that_does_not_answer_is_not_one_without_requests(lab: ServerLab, tiny_model: Path) -> None:
+    lab.create("a", tiny_model, backend_options={"tokens_per_second": 20})
+    body = chat_body("a", 1000, stream=True, ignore_eos=True)
+    with lab.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert next(lines_of(answer))
+        (worker,) = lab.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            listed, stopped = garrison(lab, "list"), garrison(lab, "stop", "some-id")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    assert (listed["requests"], listed["silent"]) == ([], 1)
+    assert stopped["code"] == "not-ready"
+
+
+def garrison(lab: ServerLab, *words: str) -> dict[str, Any]:
+    argv = [sys.executable, "-m", "garrison.cli.main", "requests", *words, "--json"]
+    ended = subprocess.run(argv, env=lab.environ, stdout=subprocess.PIPE, timeout=60, check=False)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
 
 
 def test_the_access_log_has_a_line_for_each_request_and_a_capture_is_kept(

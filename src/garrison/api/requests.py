@@ -52,10 +52,13 @@ async def activity(
 
 @router.get("/requests")
 async def in_progress(given: Given) -> dict[str, Any]:
-    """Return the requests in progress, oldest first, at most 1000; `more` counts the others."""
-    found, more = await given.traffic.live(_MOST_LIVE)
+    """Return the requests in progress, oldest first, at most 1000; `more` counts the others.
+
+    `silent` counts the workers of the gateway that did not answer in time, whose requests are missing.
+    """
+    found, more, silent = await given.traffic.live(_MOST_LIVE)
     names = await _names(given)
-    return {"requests": [_shown(one, names) for one in found], "more": more}
+    return {"requests": [_shown(one, names) for one in found], "more": more, "silent": silent}
 
 
 @router.delete("/requests/{id}", status_code=204)

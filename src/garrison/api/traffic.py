@@ -30,8 +30,8 @@ class Traffic(Protocol):
     def capture(self, id: str) -> CaptureValue | None:
         """Return what is kept of a request and its answer; None if nothing is."""
 
-    async def live(self, most: int) -> tuple[list[LiveValue], int]:
-        """Return requests in progress, oldest first, and how many more there are."""
+    async def live(self, most: int) -> tuple[list[LiveValue], int, int]:
+        """Return requests in progress, oldest first, how many more there are, and how many workers did not answer."""
 
     async def stop(self, id: str) -> bool:
         """End a request that is in progress; False if there is none of that id."""

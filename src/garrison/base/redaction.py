@@ -44,6 +44,20 @@ _ENDINGS = ("key", "token", "secret", "password", "passwd", "credential", "crede
 _HEADER_ENDINGS = ("authorization", "cookie", "cookie2", "key", "password", "secret", "token")
 """Of words as well: `apikey` is one of them."""
 _NO_SECRETS = frozenset({"true", "false", "none", "null", "auto", "empty", "basic", "bearer"})
+_WORDS = """
+access action actions adapter adapters address agent answer answers apply authorization base body bytes cache cannot
+certificate chat client command config connection container content cuda data database default delete deleted denied
+device devices directory disk docker endpoint engine engines environment error event exists failed file files fleet
+found gateway garrison group hook host http https huggingface inference instance instances invalid json keys line list
+llama load loaded local localhost lock lora machine main manifest memory message method model models name names network
+node nodes number open option options path plan podman port ports process profile proxy python reason refused request
+requests reset response route running seconds serve served server servers service session setting settings socket
+sqlite stack stacks start started state status stop stopped store system target targets text time timeout token tokens
+transport unknown value values version vllm volume wait weights work worker write yaml
+"""
+_OUR_WORDS = frozenset(_WORDS.split())
+"""Words of our own messages. Where one is a secret, as in a trial, stars in its place would tell it to everybody who
+knows the message, and make all messages unreadable."""
 _CERTAIN = frozenset(
     {
         "HF_TOKEN",
@@ -131,7 +145,8 @@ class _Known:
 
     def add(self, value: str) -> None:
         value = value.strip()
-        if len(value) < _SHORTEST or value.lower() in _NO_SECRETS or value in self._values:
+        low = value.lower()
+        if len(value) < _SHORTEST or low in _NO_SECRETS or low in _OUR_WORDS or value in self._values:
             return
         with self._lock:
             # A secret command may give a new value every minute, for months; the oldest are out of use.

@@ -5,13 +5,15 @@
 """
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from garrison.base.errors import GarrisonError, InvalidError, PortError
+from garrison.base.clock import SystemClock
+from garrison.base.errors import EngineTimeoutError, GarrisonError, InvalidError, PortError
 from garrison.base.logs import logger
 from garrison.base.settings import Settings
 from garrison.engines.argv import Endpoint
@@ -42,6 +44,8 @@ from garrison.net.endpoint import Server
 from garrison.net.secrets import Secrets
 from garrison.net.thread_pool import ThreadPool
 from garrison.net.transport import Dialer
+from garrison.preflight.machine import Machine
+from garrison.preflight.reclaim import stop_trees
 
 __all__ = ["EngineRunner"]
 
@@ -153,7 +157,11 @@ class EngineRunner:
         return _Left(start, Adopted(engine), self._questions(launch, start.upstream))
 
     async def end_left(self, name: str, stop_timeout: float) -> None:
-        """Stop the engine that an earlier server started, and its container, whatever state they are in."""
+        """Stop the engine that an earlier server started, and its container, whatever state they are in.
+
+        Raises:
+            EngineTimeoutError: it still runs.
+        """
         directory, log = self.directory(name), self.log_path(name)
         status, container = await self._pool.run(
             lambda: (read_status(directory), read_container(directory)), f"read the status of {name}"
@@ -163,10 +171,17 @@ class EngineRunner:
                 engine = await adopt_engine(directory, log, self._pool)
             except (OSError, TimeoutError):
                 await self._end_orphan(name, status)
+                await self._pool.run(lambda: _end_stuck(status, stop_timeout), f"stop {name} without its shim")
             else:
                 await engine.stop(stop_timeout)
                 engine.close()
         await self._end_container(name, container)
+        if status is not None and status.main is not None and lives(status.main):
+            raise EngineTimeoutError(
+                f"instance {name} was told to stop, and still runs as pid {status.main.pid}",
+                hint=f"garrison logs {name} may say why.",
+                details={"instance": name, "pid": status.main.pid},
+            )
 
     def _questions(self, launch: Launch, upstream: Upstream) -> "_Questions":
         return _Questions(
@@ -266,6 +281,16 @@ class EngineRunner:
             return
         if ended := await end_orphans(status.shim, _KILL_SECONDS):
             _log.warning("an engine whose shim was killed was ended", name=name, processes=ended)
+
+
+def _end_stuck(status: ShimStatus, stop_timeout: float) -> None:
+    """Stop an engine, and its shim, which lives and does not answer."""
+    roots = [one for one in (status.main, status.shim) if one is not None and lives(one)]
+    with contextlib.suppress(PermissionError):
+        stop_trees(
+            roots, processes=Machine(lambda _: None).processes, is_free=lambda: True, timeout=stop_timeout,
+            clock=SystemClock(), say=_log.info,
+        )  # fmt: skip
 
 
 def _given(plan: Plan) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """What a server left running when it ended, stopped while no server runs: its engines, and its gateway."""
 
+import asyncio
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from garrison.base.clock import SystemClock
@@ -14,6 +15,7 @@ from garrison.gateway.ollama.told import read_record
 from garrison.instances.book import instance_event
 from garrison.instances.engine_runner import EngineRunner
 from garrison.instances.stored import StoredInstances
+from garrison.instances.values.record import InstanceRecord
 from garrison.instances.values.state import Condition, State
 from garrison.net.thread_pool import ThreadPool
 from garrison.processes.local import local_processes
@@ -25,6 +27,7 @@ from garrison.store.sql.store import open_store
 
 __all__ = ["end_left_gateway", "stop_left_engines"]
 
+_AT_ONCE = 8
 _POLL_SECONDS = 0.1
 
 
@@ -73,31 +76,47 @@ async def stop_left_engines(settings: Settings, reason: str, only: Collection[st
 
     Raises:
         ConflictError: a server runs on the data directory, or starts.
+        EngineTimeoutError: an engine does not end. The others have been stopped.
         GarrisonError: the database cannot be opened.
     """
     if not settings.data_dir.exists():
         return []
     lock = ServerLock(settings.data_dir)  # no server may adopt what is being stopped
-    pool = ThreadPool("garrison-left")
+    pool = ThreadPool("garrison-left", _AT_ONCE)
     try:
-        running = [one for one in stored_instances(settings) if one.pid is not None]
-        wanted = [one.record for one in running if only is None or one.record.spec.name in only]
         runner = EngineRunner(settings, os.environ, ports=settings.instance_port_range, pool=pool)
-        stopped = []
-        for record in wanted:
-            name = record.spec.name
-            await runner.end_left(name, settings.stop_timeout)
-            now = SystemClock().now()
-            condition = Condition(State.STOPPED, now, reason)
-            resumed = record.wanted and only is None
-            stopped.append(replace(record, condition=condition, updated=now, wanted=resumed))
-        if stopped:
-            store = open_store(settings.database)
-            try:
-                events = [instance_event(str(State.STOPPED), one, after={"reason": reason}) for one in stopped]
-                StoredInstances(store, settings.node_name).save(stopped, events)
-            finally:
-                store.close()
+        named = [one for one in stored_instances(settings) if only is None or one.record.spec.name in only]
+        running = [one.record for one in named if one.pid is not None]
+        ends = (runner.end_left(one.spec.name, settings.stop_timeout) for one in running)
+        errors = await asyncio.gather(*ends, return_exceptions=True)
+        stopped = [one for one, error in zip(running, errors, strict=True) if error is None]
+        idle = [one.record for one in named if one.pid is None]
+        _save(settings, stopped, idle if only is not None else [], reason, resumed=only is None)
+        for error in errors:
+            if error is not None:
+                raise error
     finally:
         lock.release()
     return [one.spec.name for one in stopped]
+
+
+def _save(
+    settings: Settings, stopped: Sequence[InstanceRecord], idle: Sequence[InstanceRecord], reason: str, *, resumed: bool
+) -> None:
+    """Put on record that instances were stopped.
+
+    Args:
+        idle: those whose engines had ended before, and which are not resumed any more.
+    """
+    now = SystemClock().now()
+    condition = Condition(State.STOPPED, now, reason)
+    records = [replace(one, condition=condition, updated=now, wanted=one.wanted and resumed) for one in stopped]
+    events = [instance_event(str(State.STOPPED), one, after={"reason": reason}) for one in records]
+    records += [replace(one, updated=now, wanted=False) for one in idle if one.wanted]
+    if not records:
+        return
+    store = open_store(settings.database)
+    try:
+        StoredInstances(store, settings.node_name).save(records, events)
+    finally:
+        store.close()

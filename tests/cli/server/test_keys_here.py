@@ -176,3 +176,9 @@ def test_a_second_key_of_a_name_is_pointed_out(cli):
     assert again.code == 0
     assert again.err == "note: 2 keys are named 'twin' now; commands know this one as 2\n"
     assert cli("keys", "show", "2").code == 0
+
+
+def test_an_instance_that_does_not_exist_is_pointed_out(cli):
+    done = cli("keys", "create", "ci", "--instance", "qwen", "--quiet")
+    assert done.code == 0
+    assert done.err == "note: there is no instance 'qwen' yet; this key is for one that will be named so\n"

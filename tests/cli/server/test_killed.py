@@ -75,6 +75,24 @@ def test_a_reader_that_leaves(lab: ServerLab, tiny_model: Path) -> None:
         assert process.stderr.read() == b""
 
 
+def test_the_end_of_an_engine_whose_log_is_followed(
+    lab: ServerLab, tiny_model: Path, command: Command, until: Any
+) -> None:
+    lab.create("ends", tiny_model)
+    assert lab.chat("ends").is_success
+    process, text = command("instance", "logs", "ends", "-f")
+    until(lambda: "startup complete" in text(), seconds=_SECONDS, what="the last lines")
+    lab.api("POST", "/instances/ends/stop")
+    until(lambda: "the engine of ends has ended: stopped: " in text(), seconds=_SECONDS, what="its end")
+    assert lab.chat("ends").is_success
+    until(lambda: text().count("startup complete") > 1, seconds=_SECONDS, what="the lines of the next engine")
+    lab.api("POST", "/instances/ends/stop")
+    until(lambda: text().count("has ended: stopped") == 2, seconds=_SECONDS, what="its end")
+    lab.api("DELETE", "/instances/ends")
+    assert process.wait(_SECONDS) == 0
+    assert text().endswith("the engine of ends has ended: deleted: the instance was deleted\n")
+
+
 @pytest.mark.parametrize("graceful", [False, True])
 def test_the_end_of_the_server(lab: ServerLab, tiny_model: Path, command: Command, until: Any, graceful: bool) -> None:
     a, b = f"a{graceful}", f"b{graceful}"

@@ -183,3 +183,12 @@ def test_a_server_that_says_nothing(tmp_path: Path) -> None:
     assert (
         ended_early(99, "", tmp_path / "server.log").message == "the server ended with 99, and its log does not say why"
     )
+
+
+def test_commands_that_end_it_at_once(lab: ServerLab) -> None:
+    lab.start()
+    argv = [sys.executable, "-m", "garrison.cli.main", "down", "--all", "--json"]
+    downs = [subprocess.Popen(argv, env=lab.environ, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [json.loads(one.communicate(timeout=_SECONDS)[0]) for one in downs]
+    assert [one["exit_code"] for one in said] == [0, 0, 0]
+    assert sum(one["ended"] for one in said) >= 1

@@ -1,7 +1,7 @@
 """The log of an instance: its last lines, and what comes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from garrison.api.feed import FeedEvent
@@ -22,8 +22,14 @@ async def tail(path: Path, count: int, pool: ThreadPool) -> str:
     return redacted("".join(f"{line}\n" for line in lines))
 
 
-async def follow(path: Path, count: int, pool: ThreadPool) -> AsyncIterator[FeedEvent]:
-    """Yield the last `count` lines, then each line as it is written, through rotations."""
+async def follow(
+    path: Path, count: int, pool: ThreadPool, news: Callable[[], FeedEvent | None] = lambda: None
+) -> AsyncIterator[FeedEvent]:
+    """Yield the last `count` lines, then each line as it is written, through rotations.
+
+    Args:
+        news: asked when all that was written has been yielded; an event that it returns is yielded, too.
+    """
     follower = await pool.run(lambda: LogFollower(path, from_end=True), f"open {path}")
     rest, quiet = b"", 0.0
     try:
@@ -39,6 +45,8 @@ async def follow(path: Path, count: int, pool: ThreadPool) -> AsyncIterator[Feed
             if data:
                 quiet = 0.0
                 continue
+            if (event := news()) is not None:
+                yield event
             await asyncio.sleep(_POLL_SECONDS)
             quiet += _POLL_SECONDS
             if quiet >= _PING_SECONDS:

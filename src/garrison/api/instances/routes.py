@@ -29,6 +29,7 @@ router = APIRouter(prefix="/api/v1/instances", tags=["instances"], responses=pro
 Given = Annotated[Services, Depends(services)]
 Name = Annotated[str, Path(max_length=200)]
 _RESERVED = ("evaluate", "eject")
+_DELETED = "deleted"
 
 
 @router.get("")
@@ -207,16 +208,38 @@ async def logs(
 
 @router.get("/{name}/logs/stream", response_class=EventStream, responses=EVENTS)
 async def log_stream(given: Given, name: Name, lines: Annotated[int, Query(ge=0, le=10_000)] = 100) -> EventStream:
-    """Stream the engine's output as server-sent events, each with one line as `text`."""
+    """Stream the engine's output as server-sent events, each with one line as `text`.
+
+    An event `ended` says that the engine has ended, with the `state` and the `reason` of the instance. The output of
+    its next engine follows. After the state `deleted` the stream ends.
+    """
     given.instances.get(name)
     return EventStream(_lines(given, name, lines))
 
 
 async def _lines(given: Services, name: str, count: int) -> AsyncIterator[FeedEvent]:
-    async for one in follow(given.log_path(name), count, given.disk):
+    ran = _runs(given.instances.get(name))
+
+    def ended() -> FeedEvent | None:
+        """What to say of the engine that ran, or started, when this was asked the last time."""
+        nonlocal ran
+        before, live = ran, given.instances.find(name)
+        if live is None:
+            return FeedEvent("", "ended", {"state": _DELETED, "reason": "the instance was deleted"})
+        ran = _runs(live)
+        if not before or (ran and before in (True, ran)):
+            return None
+        return FeedEvent("", "ended", {"state": str(live.state), "reason": live.record.condition.reason})
+
+    async for one in follow(given.log_path(name), count, given.disk, ended):
         yield one
-        if given.closing():
+        if given.closing() or one.data.get("state") == _DELETED:
             return
+
+
+def _runs(live: Live) -> object:
+    """The engine that answers, True for one that starts, or None."""
+    return live.engine or live.state.holds_engine or None
 
 
 def _elsewhere(options: InstanceOptions, given: Services) -> str | None:

@@ -1,6 +1,5 @@
 """`garrison history`."""
 
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +44,7 @@ def history(
     Covers every change of an observation and every action, with its time (UTC)
     and cause. --json prints one line per event.
     """
-    from garrison.cli.fleet.wiring import Stop, open_stacks, run
+    from garrison.cli.fleet.wiring import INTERRUPTED, Stop, open_stacks, run
     from garrison.cli.views.age import parse_since
     from garrison.cli.views.history import show_event
     from garrison.cli.views.page import Page
@@ -71,8 +70,10 @@ def history(
         if not found and not json and not follow:
             page.line("Nothing on record" + (" since then." if since else "."))
         if follow:
-            with contextlib.suppress(KeyboardInterrupt):
+            try:
                 run(_follow(operations, chosen, found[-1].id if found else 0, show), Stop())
+            except KeyboardInterrupt:
+                return INTERRUPTED
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from garrison.base.errors import ConflictError, UnreachableError
+from garrison.base.errors import ConflictError, NotReadyError, UnreachableError
 from garrison.base.settings import Settings
 from garrison.cli.json_answer import answer
 from garrison.cli.options import Json, settings
@@ -37,7 +37,8 @@ def down(
         if not there.answers():
             return _no_server(values, stop_all=stop_all, json=json, local=there.local)
         runs = _process_of(values) if there.local else there.answers
-        there.call("POST", "/shutdown", body={"instances": stop_all})
+        if not _told(there, runs, stop_all=stop_all):
+            return _no_server(values, stop_all=stop_all, json=json, local=True)
         deadline = time.monotonic() + _WAIT_SECONDS
         while runs():
             if time.monotonic() > deadline:
@@ -48,6 +49,22 @@ def down(
         return 0
     print("the server and its instances ended" if stop_all else "the server ended; its instances go on serving")
     return 0
+
+
+def _told(there: ServerClient, runs: Callable[[], bool], *, stop_all: bool) -> bool:
+    """Tell the server to end; return False where it ended before it took the call, as another command had told it."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            there.call("POST", "/shutdown", body={"instances": stop_all})
+        except (UnreachableError, NotReadyError):
+            if not there.local or time.monotonic() > deadline:
+                raise
+            if not runs():
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
 
 
 def _no_server(values: Settings, *, stop_all: bool, json: bool, local: bool) -> int:

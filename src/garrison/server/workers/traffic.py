@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 
 from garrison.base.clock import Clock
+from garrison.base.errors import NotReadyError
 from garrison.base.settings import Settings
 from garrison.gateway.activity import Activity, ActivityEntry, ActivityFilter
 from garrison.gateway.captures import Captures
@@ -147,15 +148,27 @@ class Traffic:
         """Return what is kept of a request and its answer; None if nothing is."""
         return self._captures.find(id)
 
-    async def live(self, most: int) -> tuple[list[LiveValue], int]:
-        """Return requests in progress, oldest first, and how many more there are."""
-        found = await self._ask(lambda number: ListLive(id=number, most=most))
+    async def live(self, most: int) -> tuple[list[LiveValue], int, int]:
+        """Return requests in progress, oldest first, how many more there are, and how many workers did not answer."""
+        found, silent = await self._ask(lambda number: ListLive(id=number, most=most))
         every = sorted((one for answer in found for one in answer.requests), key=lambda one: one.at)
-        return every[:most], sum(answer.more for answer in found) + max(0, len(every) - most)
+        return every[:most], sum(answer.more for answer in found) + max(0, len(every) - most), silent
 
     async def stop(self, id: str) -> bool:
-        """End a request that is in progress; False if no worker has one of that id."""
-        return any(one.found for one in await self._ask(lambda number: Cancel(id=number, request=id)))
+        """End a request that is in progress; False if no worker has one of that id.
+
+        Raises:
+            NotReadyError: a worker that may have it did not answer.
+        """
+        found, silent = await self._ask(lambda number: Cancel(id=number, request=id))
+        stopped = any(one.found for one in found)
+        if silent and not stopped:
+            raise NotReadyError(
+                f"{silent} of {silent + len(found)} workers of the gateway did not answer in time",
+                hint="Try again in a moment.",
+                details={"retry_after": 1},
+            )
+        return stopped
 
     async def shutdown(self) -> None:
         """Write what waits."""
@@ -164,8 +177,8 @@ class Traffic:
         if self._spans is not None:
             await self._spans.close(_CLOSE_SECONDS)
 
-    async def _ask(self, message: Callable[[int], ListLive | Cancel]) -> list[Any]:
-        """Ask all workers, and return their answers."""
+    async def _ask(self, message: Callable[[int], ListLive | Cancel]) -> tuple[list[Any], int]:
+        """Ask all workers, and return their answers, and how many did not answer."""
         asked: dict[int, asyncio.Future[Any]] = {}
         for door in self._doors():
             number = next(self._numbers)
@@ -178,4 +191,5 @@ class Traffic:
         finally:
             for number in asked:
                 del self._asked[number]
-        return [one.result() for one in asked.values() if one.done()]
+        answers = [one.result() for one in asked.values() if one.done()]
+        return answers, len(asked) - len(answers)

@@ -1,5 +1,7 @@
 """`garrison instance logs`."""
 
+import sys
+
 from garrison.base.errors import UnreachableError
 from garrison.cli.server.client import ServerClient
 from garrison.cli.server.instance.arguments import Follow, Lines, Name
@@ -34,6 +36,11 @@ def print_logs(server: ServerClient, name: str, lines: int, *, follow: bool) -> 
         for kind, data in server.events(path_of(name, "logs/stream"), params={"lines": min(lines, 10_000)}):
             if kind == "line":
                 print(log_line(str(data.get("text", ""))), flush=True)
+            elif kind == "ended":
+                how = log_line(f"{data.get('state')}: {data.get('reason')}")
+                print(f"the engine of {name} has ended: {how}", file=sys.stderr, flush=True)
+                if data.get("state") == "deleted":
+                    return 0
     except KeyboardInterrupt as stopped:
         return code_of(stopped)
     raise UnreachableError(

@@ -1,5 +1,6 @@
 """`garrison keys`: create, list, show, edit, rotate, delete."""
 
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ app = make_app("Create, list, show, change, rotate and delete API keys.", no_arg
 
 T = TypeVar("T")
 _CLOSE_SECONDS = 10.0
+_READ_SECONDS = 2.0
 
 Which = Annotated[str, typer.Argument(metavar="KEY", help="Name, id, or the beginning of the token that is shown.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the token.")]
@@ -90,7 +92,9 @@ def create(
             same = []
         return issued, len(same)
 
-    issued, same = _run(make, server)
+    issued, same = _run(make, server, changes=True)
+    for one in _not_there(instance or (), server):
+        print(f"note: there is no instance {one!r} yet; this key is for one that will be named so", file=sys.stderr)
     if same > 1:
         print(f"note: {same} keys are named {name!r} now; commands know this one as {issued.key.id}", file=sys.stderr)
     return _print_issued(issued, quiet=quiet, json=json)
@@ -162,7 +166,7 @@ def edit(
         )
         return await keys.update_key(before.id, after, revision=before.revision)
 
-    return _print_key(_run(change, server), json=json)
+    return _print_key(_run(change, server, changes=True), json=json)
 
 
 @app.command()
@@ -187,7 +191,7 @@ def rotate(
         before = _chosen(await keys.list_keys(), key)
         return await keys.rotate_key(before.id, seconds, revision=before.revision)
 
-    return _print_issued(_run(change, server), quiet=quiet, json=json)
+    return _print_issued(_run(change, server, changes=True), quiet=quiet, json=json)
 
 
 @app.command()
@@ -205,7 +209,7 @@ def delete(
     if not yes:
         used = f"last used {ago(found.last_used, datetime.now(UTC))}" if found.last_used else "never used"
         confirm(f"Delete key {found.id}, {found.name}, {found.prefix}…, {used}?")
-    gone = _run(lambda keys: keys.delete_key(found.id), server)
+    gone = _run(lambda keys: keys.delete_key(found.id), server, changes=True)
     if json:
         print(answer(key_to_json(gone)))
     else:
@@ -260,15 +264,40 @@ def _print_key(key: "Key", *, json: bool) -> int:
     return 0
 
 
-def _run(work: "Callable[[KeyOperations], Awaitable[T]]", server: str | None) -> T:
+def _not_there(names: "Sequence[str]", server: str | None) -> "list[str]":
+    """Those of `names` that no instance has, as far as can be told."""
+    if not names:
+        return []
+    from garrison.cli.server.instance.calls import all_instances
+    from garrison.cli.server.running import instances_here
+
+    values = settings("server", "instances", server_url=server)
+    try:
+        known, told = instances_here(values)
+        if told:  # it knows those of its nodes, too
+            with ServerClient(values) as there:
+                known = all_instances(there)
+    except GarrisonError:  # the key may not see them
+        return []
+    return [one for one in names if one not in {found["name"] for found in known}]
+
+
+def _run(work: "Callable[[KeyOperations], Awaitable[T]]", server: str | None, *, changes: bool = False) -> T:
     """Do the work on the keys of a server elsewhere, or on those of this data directory.
+
+    Args:
+        changes: the work changes keys, which a server that runs here is to know when this returns.
 
     Raises:
         GarrisonError: the server cannot be reached, the database or the key secret cannot be opened, or the work fails.
     """
     values = settings("fleet", "server", server_url=server)
     if values.server_url is None:
-        return _run_here(work, values)
+        try:
+            return _run_here(work, values)
+        finally:
+            if changes:
+                _have_read(values)
     import asyncio
 
     async def done() -> T:
@@ -276,6 +305,12 @@ def _run(work: "Callable[[KeyOperations], Awaitable[T]]", server: str | None) ->
 
     with ServerClient(values) as there:
         return asyncio.run(done())
+
+
+def _have_read(values: "Settings") -> None:
+    """Have the server of this data directory read its keys now. It looks for itself once a second."""
+    with contextlib.suppress(GarrisonError), ServerClient.of_this_machine(values) as there:
+        there.call("GET", "/auth/keys", timeout=_READ_SECONDS)
 
 
 def _run_here(work: "Callable[[KeyOperations], Awaitable[T]]", values: "Settings") -> T:

@@ -1,9 +1,11 @@
 """What the gateway carries, at the terminal: usage, requests in progress, requests that have ended."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from garrison.base.output.plain_text import plain
+from garrison.cli.views.page import counted
 from garrison.cli.views.table import print_table
 
 __all__ = ["show_ended", "show_in_progress", "show_usage"]
@@ -33,10 +35,12 @@ def show_in_progress(found: Mapping[str, Any]) -> None:
     print_table(
         ("id", "phase", "for", "model", "target", "key", "client", "bytes out"),
         [[plain(cell) for cell in row] for row in rows],
-        empty="no requests in progress",
+        empty="no requests in progress" + (" are known" if found.get("silent") else ""),
     )
     if found["more"]:
         print(f"and {found['more']} more")
+    if silent := found.get("silent"):
+        print(f"those of {counted(silent, 'worker')} are missing, which did not answer in time", file=sys.stderr)
 
 
 def show_ended(found: Sequence[Mapping[str, Any]]) -> None:
