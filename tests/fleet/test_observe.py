@@ -222,3 +222,29 @@ async def test_a_cancelled_cycle_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await cycle
     assert (targets.open_now, observer._slow, asyncio.all_tasks()) == (0, 0, tasks)
+
+
+async def test_a_cancelled_cycle_starts_no_look() -> None:
+    """Those in progress may take a while to end, in which others would get their places."""
+
+    class Slow(Gated):
+        @asynccontextmanager
+        async def open(self, target: TargetSpec) -> AsyncIterator[Connection]:
+            opened.append(target.name)
+            try:
+                async with super().open(target) as connection:
+                    yield connection
+            finally:
+                await asyncio.sleep(0.05)
+
+    names, opened = [f"t{at}" for at in range(20)], list[str]()
+    targets = Slow(names, names)
+    observer = Observer(targets, FakeClock(), places=2, second_lane=40, patience=0.02)
+    cycle = asyncio.create_task(observer.observe(map(a_look, names)))
+    while not opened:
+        await asyncio.sleep(0)
+    cycle.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cycle
+    assert len(opened) == 2
+    assert (targets.open_now, observer._slow) == (0, 0)

@@ -132,22 +132,25 @@ class _Cycle:
         self._busy: dict[int, float] = {}
         """Loop time at which each worker in a place began its current look; the oldest first."""
         self._numbers = 0
-        self._sweep: asyncio.TimerHandle | None = None
+        self._workers = 0
+        self._all_done = asyncio.Event()
         self._sightings: dict[str, Sighting] = {}
 
     async def run(self) -> dict[str, Sighting]:
         observer = self._observer
-        try:
-            async with asyncio.TaskGroup() as group:
-                # Half of the second lane is reserved for looks that turn out to be slow.
-                for _ in range(min(len(self._doubtful), max(1, observer._second_lane // 2 - observer._slow))):
-                    group.create_task(self._work_slowly())
-                for _ in range(min(len(self._waiting), observer._places)):
-                    self._start(group)
+        async with asyncio.TaskGroup() as group:
+            # Half of the second lane is reserved for looks that turn out to be slow.
+            for _ in range(min(len(self._doubtful), max(1, observer._second_lane // 2 - observer._slow))):
+                self._workers += 1
+                group.create_task(self._work_slowly())
+            for _ in range(min(len(self._waiting), observer._places)):
+                self._start(group)
+            if self._workers:
                 self._sweep_later(group)
-        finally:
-            if self._sweep is not None:
-                self._sweep.cancel()
+                try:
+                    await self._all_done.wait()
+                finally:  # before the group ends its tasks: nothing may be started then
+                    self._sweep.cancel()
         return self._sightings
 
     def _sweep_later(self, group: asyncio.TaskGroup) -> None:
@@ -155,6 +158,7 @@ class _Cycle:
         self._sweep = loop.call_later(self._observer._patience / 2, self._make_room, group)
 
     def _start(self, group: asyncio.TaskGroup) -> None:
+        self._workers += 1
         self._numbers += 1
         self._busy[self._numbers] = asyncio.get_running_loop().time()
         group.create_task(self._work(self._numbers))
@@ -184,6 +188,7 @@ class _Cycle:
         finally:
             if self._busy.pop(number, None) is None:  # `_make_room` took the place: this look ran in the second lane
                 self._observer._slow -= 1
+            self._ended()
 
     async def _work_slowly(self) -> None:
         self._observer._slow += 1
@@ -192,6 +197,12 @@ class _Cycle:
                 self._saw(await self._observer.look(self._doubtful.popleft()))
         finally:
             self._observer._slow -= 1
+            self._ended()
+
+    def _ended(self) -> None:
+        self._workers -= 1
+        if not self._workers:
+            self._all_done.set()
 
     def _saw(self, sighting: Sighting) -> None:
         self._sightings[sighting.target] = sighting
