@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from garrison.base.clock import SystemClock
 from garrison.base.identity import ProcessId, start_time
+from garrison.base.presence import is_missing
 from garrison.base.settings import Settings
 from garrison.gateway.ollama.told import RECORD_NAME as OLLAMA
 from garrison.gateway.ollama.told import read_record
@@ -39,7 +40,7 @@ def end_left_gateway(settings: Settings) -> bool:
     Raises:
         ConflictError: a server runs on the data directory, or starts.
     """
-    if not settings.data_dir.exists():
+    if is_missing(settings.data_dir):
         return False
     lock = ServerLock(settings.data_dir)  # the next server adopts them
     try:
@@ -79,7 +80,7 @@ async def stop_left_engines(settings: Settings, reason: str, only: Collection[st
         EngineTimeoutError: an engine does not end. The others have been stopped.
         GarrisonError: the database cannot be opened.
     """
-    if not settings.data_dir.exists():
+    if is_missing(settings.data_dir):
         return []
     lock = ServerLock(settings.data_dir)  # no server may adopt what is being stopped
     pool = ThreadPool("garrison-left", _AT_ONCE)
