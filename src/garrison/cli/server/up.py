@@ -94,6 +94,8 @@ def up(
     try:
         lock = ServerLock(values.data_dir)
     except ConflictError as error:
+        if error.details.get("briefly"):
+            raise
         if request is not None:
             from garrison.cli.fleet.apply import apply_request
             from garrison.cli.fleet.wiring import open_operations
