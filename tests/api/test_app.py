@@ -25,6 +25,13 @@ async def test_what_is_not_there_has_the_shape_of_every_error(served: ServedApi)
         assert answer.json()["details"]
 
 
+async def test_a_value_that_cannot_be_used_is_told_in_plain_words(served: ServedApi) -> None:
+    body = {"backend_type": "sim", "backend_options": {"model": "m"}, "pin": "maybe", "priority": 10_000_000}
+    wrong = await served.client.post("/api/v1/instances/a", json=body)
+    assert wrong.status_code == 422
+    assert wrong.json()["details"] == "pin: must be true or false; priority: must be at most 1000000"
+
+
 async def test_a_bug_is_an_answer_and_tells_nothing(served: ServedApi) -> None:
     served.services.ready = lambda: 1 // 0  # type: ignore[assignment,return-value]
     answer = await served.client.get("/readyz")

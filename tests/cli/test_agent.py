@@ -16,10 +16,12 @@ from full_pipe import full_pipe
 from server_lab import free_port
 
 from garrison.cli.fleet.agent import _seconds
+from garrison.cli.views.agent import AgentView
 from garrison.fleet.execute.lease import this_process
 from garrison.net.errors import TransportCause
 from garrison.net.transport import TransportError
-from garrison.store.records import AgentRecord
+from garrison.store.records import AgentRecord, Event
+from garrison.testing.clock import FakeClock
 
 DOWN = TransportError(TransportCause.REFUSED, "connection refused")
 
@@ -290,3 +292,23 @@ def test_a_disk_that_hangs_does_not_hold_the_process(applied, clean_environ):
     assert process.returncode == 0
     assert out.splitlines()[-1].endswith("· stopped")
     assert err.startswith("abandoned, because it does not return: garrison-disk: digest /")
+
+
+async def test_events_at_one_time_that_are_alike_are_one_line(capfd):
+    clock = FakeClock()
+    view = AgentView(clock, json=False)
+    for number in range(30):
+        view.event(Event(at=clock.now(), kind="recovered", target=f"t{number:02}"))
+    view.event(Event(at=clock.now(), kind="drift", target="t00", name="sql", stack="lab", cause="restarted"))
+    view.event(Event(at=clock.now(), kind="drift", target="t01", name="sql", stack="lab", cause="restarted"))
+    view.note("watching")
+    view.event(Event(at=clock.now(), kind="recovered", target="t30"))
+    view.end()
+    lines = [line.partition("  ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert lines == [
+        "recovered      30 targets  t00, t01, t02, t03, t04 and 25 more",
+        "drift          t00/sql  lab  restarted",
+        "drift          t01/sql  lab  restarted",
+        "· watching",
+        "recovered      t30",
+    ]

@@ -76,6 +76,14 @@ def an_agent(state, seconds=0, **values):
             ],
         ),
         (
+            (an_agent("stale", -86400),),
+            [
+                "  agent     ! ada@node (pid 8) may hang: its last sign of life is of 2026-03-02 12:00:00 UTC, so its "
+                "clock was wrong; last look 2026-03-02 12:00:00 UTC",
+                "    → Until `garrison agent` runs again, nothing is repaired.",
+            ],
+        ),
+        (
             (an_agent("dead", 30),),
             [
                 "  agent     ! ada@node (pid 8) was killed; last look 30 s ago",
@@ -90,7 +98,7 @@ def an_agent(state, seconds=0, **values):
             ],
         ),
     ],
-    ids=["none", "working", "new", "stale", "killed", "succeeded"],
+    ids=["none", "working", "new", "stale", "clock", "killed", "succeeded"],
 )
 def test_who_keeps_the_fleet(agents, lines):
     shown = in_a_pipe(show(replace(fleet_status(1), agents=agents))).splitlines()

@@ -51,7 +51,7 @@ async def test_it_beats_now_and_then_and_is_off_the_record_at_its_end(world):
 async def test_a_new_one_forgets_those_that_are_long_gone(world):
     now = world.clock.now()
     gone = Holder(host="elsewhere/boot", pid=1, started=1, user="ada", purpose="agent")
-    for token, days in (("old", 8), ("silent", 1)):
+    for token, days in (("old", 8), ("silent", 1), ("later", -400)):
         at = now - timedelta(days=days)
         world.store.beat(AgentRecord(token=token, holder=gone, since=at, alive_at=at))
     beating = heartbeat(world)
@@ -109,7 +109,14 @@ async def test_a_store_that_fails_at_the_end_holds_nobody(world, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "dead", "state"),
-    [(0, False, "working"), (59, False, "working"), (61, False, "stale"), (5, True, "dead")],
+    [
+        (0, False, "working"),
+        (-599, False, "working"),
+        (-601, False, "stale"),
+        (59, False, "working"),
+        (61, False, "stale"),
+        (5, True, "dead"),
+    ],
 )
 def test_what_is_stale_and_what_is_dead(world, seconds, dead, state):
     now = world.clock.now()
@@ -171,7 +178,9 @@ async def test_the_port_answers_health_and_metrics_and_nothing_else():
         assert (await ask(number, "GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n"))[0] == 403
         assert (await ask(number, "GET /health HTTP/1.1\r\n\r\n"))[0] == 400
         assert (await ask(number, "nonsense\r\n\r\n"))[0] == 400
-        assert await ask(number, "GET /" + "a" * 20_000) == (None, b"")
+        assert (await ask(number, "GET /health HTTP/1.1\r\nHost : localhost\r\n\r\n"))[0] == 400
+        assert (await ask(number, f"GET /health {head}".replace("\r\n", "\n")))[0] == 400
+        assert (await ask(number, "GET /" + "a" * 20_000))[0] == 431
         other = AgentPort(lambda: (True, {}), lambda: b"")
         with pytest.raises(PortForeignError, match="is taken"):
             await other.listen(number)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from server_lab import Labs, ServerLab
 
 from garrison.launch.run.detached import ShimStatus, lives, read_status
+from garrison.server.lock import ServerLock
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -70,3 +72,19 @@ def test_what_is_stopped_after_its_engine_ended_is_not_started_by_the_next_serve
     lab.start()
     assert lab.chat("b").is_success
     assert lab.instance("a")["state"] == "stopped"
+
+
+def test_commands_that_stop_at_once_wait_for_each_other(lab: ServerLab, tiny_model: Path) -> None:
+    for name in ("a", "b"):
+        lab.create(name, tiny_model)
+        assert lab.chat(name).is_success
+    lab.kill()
+    lock = ServerLock(lab.data_dir, briefly=True)
+    argv = [sys.executable, "-m", "garrison.cli.main", "up"]
+    up = subprocess.run(argv, env=lab.environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (up.returncode, "a command stops what runs" in up.stderr) == (33, True)
+    with ThreadPoolExecutor() as pool:
+        ends = [pool.submit(garrison, lab, "stop", name) for name in ("a", "b")]
+        assert not wait(ends, timeout=3).done
+        lock.release()
+        assert [one.result()["stopped"] for one in ends] == [True, True]

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from garrison.access.credentials import CHALLENGE
 from garrison.base.errors import GarrisonError, InvalidError
+from garrison.base.invalid_values import in_our_words
 from garrison.base.logs import logger
 
 __all__ = ["CODE", "error_response", "install"]
@@ -68,4 +69,5 @@ def install(app: FastAPI) -> None:
 
 def _problem(found: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in found["loc"] if part != "body")
-    return f"{where}: {found['msg']}" if where else str(found["msg"])
+    said = in_our_words(found["type"], found["msg"], found.get("ctx"))
+    return f"{where}: {said}" if where else said

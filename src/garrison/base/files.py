@@ -1,11 +1,17 @@
 """Atomic, durable file writes: a reader, or a process killed midway, sees either the old content or the new."""
 
+import errno
 import os
 from pathlib import Path
 
-__all__ = ["fsync_dir", "fsync_tree", "write_atomic"]
+__all__ = ["fsync_dir", "fsync_tree", "is_disk_full", "write_atomic"]
 
 _FSYNC_THREADS = 8
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether there is no space left, on the disk or within a quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:

@@ -1,7 +1,6 @@
 """A command of `garrison` in a session of its own, with its output in a log."""
 
 import contextlib
-import errno
 import os
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from garrison.base.children import SAFE_PYTHON
-from garrison.base.errors import DiskFullError
+from garrison.base.errors import DiskFullError, InvalidError
+from garrison.base.files import is_disk_full
 from garrison.launch.run.failure import signal_name
 
 __all__ = ["end", "how_it_ended", "require_room", "spawn"]
@@ -26,11 +26,22 @@ def spawn(arguments: Sequence[str], log: Path, **variables: str) -> tuple[int, "
 
     Args:
         variables: of its environment, beside those of this process.
+
+    Raises:
+        InvalidError: the log cannot be opened.
     """
     with contextlib.suppress(OSError):
         if log.lstat().st_size >= _MOST_LOG_BYTES:
             log.replace(log.with_name(log.name + ".1"))
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise InvalidError(
+            f"the log {log} cannot be written: {error.strerror}", hint="Set GARRISON_DATA_DIR."
+        ) from None
     try:
         begin = os.fstat(descriptor).st_size
         child = subprocess.Popen(
@@ -73,7 +84,7 @@ def require_room(log: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             return
         room = 0
     if room == 0:

@@ -8,7 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from garrison.base.clock import SystemClock
+from garrison.base.errors import ConflictError
 from garrison.base.identity import ProcessId, start_time
+from garrison.base.presence import is_missing
 from garrison.base.settings import Settings
 from garrison.gateway.ollama.told import RECORD_NAME as OLLAMA
 from garrison.gateway.ollama.told import read_record
@@ -28,6 +30,7 @@ from garrison.store.sql.store import open_store
 __all__ = ["end_left_gateway", "stop_left_engines"]
 
 _AT_ONCE = 8
+_LOCK_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 
@@ -39,9 +42,9 @@ def end_left_gateway(settings: Settings) -> bool:
     Raises:
         ConflictError: a server runs on the data directory, or starts.
     """
-    if not settings.data_dir.exists():
+    if is_missing(settings.data_dir):
         return False
-    lock = ServerLock(settings.data_dir)  # the next server adopts them
+    lock = _locked(settings)  # the next server adopts them
     try:
         left = [one.process for one in read_workers(settings.data_dir / WORKERS)]
         if (ollama := read_record(settings.data_dir / OLLAMA)) is not None:
@@ -55,6 +58,18 @@ def end_left_gateway(settings: Settings) -> bool:
     finally:
         lock.release()
     return bool(running)
+
+
+def _locked(settings: Settings) -> ServerLock:
+    """Keep servers away, when other commands that do so have ended. Raises ConflictError: a server runs, or starts."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return ServerLock(settings.data_dir, briefly=True)
+        except ConflictError as error:
+            if not error.details.get("briefly") or time.monotonic() > deadline:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _runs(process: ProcessId) -> bool:
@@ -79,9 +94,9 @@ async def stop_left_engines(settings: Settings, reason: str, only: Collection[st
         EngineTimeoutError: an engine does not end. The others have been stopped.
         GarrisonError: the database cannot be opened.
     """
-    if not settings.data_dir.exists():
+    if is_missing(settings.data_dir):
         return []
-    lock = ServerLock(settings.data_dir)  # no server may adopt what is being stopped
+    lock = _locked(settings)  # no server may adopt what is being stopped
     pool = ThreadPool("garrison-left", _AT_ONCE)
     try:
         runner = EngineRunner(settings, os.environ, ports=settings.instance_port_range, pool=pool)

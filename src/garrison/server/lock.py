@@ -10,16 +10,21 @@ from garrison.base.errors import ConflictError, InvalidError
 
 __all__ = ["ServerLock"]
 
+_BRIEFLY = " briefly"
+
 
 class ServerLock:
     """Held while a server runs on a data directory; the file names its process. Ends with the process, however it ends.
 
+    Args:
+        briefly: it is held by a command, for as long as that stops what a server left.
+
     Raises:
-        ConflictError: a server runs there. Details: `pid` where it is known.
+        ConflictError: a server runs there. Details: `pid` where it is known; `briefly` where a command holds it.
         InvalidError: the file cannot be made.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, briefly: bool = False) -> None:
         path = data_dir / "server.lock"
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -35,12 +40,18 @@ class ServerLock:
             os.close(self._descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise InvalidError(f"{path} cannot be locked: {error.strerror}") from None
-            details = {"pid": int(text)} if text.isdigit() else {}
+            pid, _, held = text.partition(" ")
+            details: dict[str, int | bool] = {"pid": int(pid)} if pid.isdigit() else {}
+            if held:
+                details["briefly"] = True
+                raise ConflictError(
+                    f"a command stops what runs on {data_dir}", hint="Try again in a moment.", details=details
+                ) from None
             raise ConflictError(
                 f"a server runs on {data_dir} already", hint="`garrison down` ends it.", details=details
             ) from None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}{_BRIEFLY if briefly else ''}\n".encode(), 0)
 
     def release(self) -> None:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.base.identity import ProcessId
+from garrison.base.presence import is_missing
 from garrison.base.settings import Settings
 from garrison.instances.stored import StoredInstances
 from garrison.instances.values.record import InstanceRecord
@@ -36,7 +37,7 @@ def stored_instances(settings: Settings) -> list[StoredInstance]:
         GarrisonError: the database cannot be opened.
     """
     path = parse_address(settings.database).path
-    if path is not None and not path.exists():
+    if path is not None and is_missing(path):
         return []
     store = open_store(settings.database)
     try:

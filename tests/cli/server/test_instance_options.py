@@ -25,6 +25,17 @@ DOCKER = (
 )
 
 
+def test_an_engine_is_found_by_the_names_that_it_has_elsewhere_and_one_that_is_not_there_is_named() -> None:
+    assert Flags(engine="llama-cpp").over({})["backend_type"] == "llama_cpp"
+    assert patch_of(["engine=llama-cpp"], []) == {"backend_type": "llama_cpp"}
+    for key in ("engine", "backend_type"):
+        with pytest.raises(InvalidError, match="there is no engine 'simm'") as caught:
+            patch_of([f"{key}=simm"], [])
+        assert caught.value.hint == "Did you mean sim?"
+    with pytest.raises(InvalidError, match="there is no engine 'simm'"):
+        Flags(engine="simm").over({})
+
+
 def test_flags_alone() -> None:
     flags = Flags(model="org/m", options=["max_model_len=8192", "name=1.10", "enforce-eager=true"], idle="30m")
     assert flags.over({}) == {

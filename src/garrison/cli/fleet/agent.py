@@ -61,7 +61,8 @@ def agent(
     """Keep the fleet as it was last applied.
 
     Looks at every target on a timer, carries out owed actions, and repairs drift
-    where a stack's policy is `on_drift: restore`. Prints one line per event.
+    where a stack's policy is `on_drift: restore`. Prints one line per event, or one
+    for several at a time that are alike; with --json always one each.
     `garrison status` shows who keeps the fleet, and when it last looked.
 
     SIGTERM or Ctrl-C stops the agent after work in progress. A second one stops

@@ -7,6 +7,7 @@ import typer
 
 from garrison.base.errors import InvalidError, UsageError
 from garrison.base.exit_codes import ExitCode
+from garrison.base.presence import is_missing
 from garrison.cli.fleet.lock_wait import LockTimeout
 from garrison.cli.fleet.options import All, File, Files, Props, Yes
 from garrison.cli.fleet.options import declaration as load
@@ -43,7 +44,7 @@ def destroy(
 
     if stack is not None and (files or file):
         raise UsageError("give a manifest or --stack, not both", hint="--stack needs no manifest.")
-    if stack is None and not (files or file) and not Path(DEFAULT_FILE).exists():
+    if stack is None and not (files or file) and is_missing(Path(DEFAULT_FILE)):
         raise InvalidError(
             f"no stack given, and no {DEFAULT_FILE} in this directory",
             hint="`garrison destroy --stack NAME` needs no manifest; `garrison status` lists the stacks.",

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from garrison.base.errors import ConflictError
+from garrison.base.errors import ConflictError, InvalidError
+from garrison.base.files import is_disk_full
+from garrison.base.presence import exists
 from garrison.cli.options import app as make_app
 
 app = make_app("Write a small fleet to try: a manifest and a LoRA adapter for the simulator.")
@@ -47,13 +49,18 @@ def example(
     """Write a small fleet to try: a manifest and a LoRA adapter for the simulator."""
     from garrison.cli.views.page import plain
 
-    if directory.exists():
+    if exists(directory):
         raise ConflictError(f"{directory} exists already", hint="Name a new directory: garrison example ./tour")
     adapter = directory / "adapters" / "sql"
-    adapter.mkdir(parents=True)
-    (directory / "fleet.yaml").write_text(_MANIFEST, encoding="utf-8")
-    (adapter / "adapter_config.json").write_text(json.dumps(_CONFIG, indent=2) + "\n", encoding="utf-8")
-    (adapter / "adapter_model.safetensors").write_bytes(_weights())
+    try:
+        adapter.mkdir(parents=True)
+        (directory / "fleet.yaml").write_text(_MANIFEST, encoding="utf-8")
+        (adapter / "adapter_config.json").write_text(json.dumps(_CONFIG, indent=2) + "\n", encoding="utf-8")
+        (adapter / "adapter_model.safetensors").write_bytes(_weights())
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise InvalidError(f"cannot write {directory}: {error.strerror}", hint="Name another directory.") from None
     print(f"wrote {plain(str(directory))}: fleet.yaml and adapters/sql")
     print("next:")
     print(f"  cd {plain(str(directory))}")

@@ -39,10 +39,11 @@ def extract(
     applied: an apply rolls that out.
     """
     from garrison.base.files import write_atomic
+    from garrison.base.presence import exists
     from garrison.cli.fleet.wiring import open_operations, run
     from garrison.fleet.manifest.dump import dump_manifest, manifest_body
 
-    if output is not None and not force and output.exists():
+    if output is not None and not force and exists(output):
         raise InvalidError(f"{output} already exists", hint="Choose another file, or overwrite it with --force.")
     with open_operations() as operations:
         now = operations.now()

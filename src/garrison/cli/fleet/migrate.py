@@ -50,18 +50,25 @@ def migrate(
     """
     import os
 
-    from garrison.base.files import write_atomic
+    from garrison.base.errors import InvalidError
+    from garrison.base.files import is_disk_full, write_atomic
+    from garrison.base.presence import exists
     from garrison.cli.views.page import counted, plain
     from garrison.migrate.sources import migrate as read
     from garrison.migrate.write import manifest_text, read_back
 
-    if output is not None and output.exists():
+    if output is not None and exists(output):
         _refuse(output)
     found = read(system.value, configs, os.environ.get("HOME", ""))
     text = manifest_text(found, f"{system.value} ({', '.join(map(str, configs))})")
     read_back(text, Path.cwd())
     if output is not None:
-        write_atomic(output.absolute(), text, mode=0o644)
+        try:
+            write_atomic(output.absolute(), text, mode=0o644)
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise InvalidError(f"cannot write {output}: {error.strerror}", hint="Name another file.") from None
     remarks = [one.to_json() for one in found.remarks]
     if json:
         print(answer({"manifest": text, "settings": found.settings, "remarks": remarks}))

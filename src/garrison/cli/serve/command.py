@@ -11,6 +11,7 @@ import typer
 
 from garrison.base.errors import EngineDiedError, EngineTimeoutError, UsageError
 from garrison.base.output.live_stream import LiveStream
+from garrison.base.presence import is_dir, is_missing
 from garrison.base.redaction import shown_command, shown_variable
 from garrison.base.settings import Settings
 from garrison.base.systemd import notify
@@ -251,12 +252,17 @@ def _meant(model: str, values: Settings) -> Meant:
     return meant(model, Layout.from_settings(values))
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or something that this user may not look at: reading says why."""
+    return not is_missing(path) and not is_dir(path)
+
+
 def _spec(model: str | None, file: Path | None, values: Settings, *, engine: str | None) -> LaunchSpec:
     from garrison.launch.manifest import default_manifest, load_manifest
 
     if file is None and model is None:
         file = default_manifest(Path())
-    if file is None and model is not None and model.endswith(_MANIFESTS) and Path(model).is_file():
+    if file is None and model is not None and model.endswith(_MANIFESTS) and _is_there(Path(model)):
         file, model = Path(model), None
     if file is not None and model is not None:
         raise UsageError("give a model or a manifest, not both", hint="Omit MODEL, or omit --file.")

@@ -35,7 +35,6 @@ def detach(arguments: Sequence[str], log: Path, address: str) -> int:
         EngineDiedError: it was killed.
         DiskFullError: it has said nothing, since its log could not be written.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _told() as (told, path):
         begin, child = spawn(arguments, log, NOTIFY_SOCKET=path)
         with log.open("rb") as output:

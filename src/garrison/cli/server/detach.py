@@ -33,7 +33,6 @@ def detach(values: Settings, *arguments: str) -> int:
     with ServerClient.of_this_machine(values) as there:
         if there.answers():
             raise already_runs(values)
-        values.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         begin, child = spawn(["up", *arguments], log)
         try:
             _wait_until_ready(there, child, log, begin)

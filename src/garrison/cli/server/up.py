@@ -13,6 +13,7 @@ import typer
 
 from garrison.base.config_file import config_path
 from garrison.base.errors import ConflictError, UsageError
+from garrison.base.presence import is_file
 from garrison.base.settings import Settings
 from garrison.cli.log import opened_log, shows_view
 from garrison.cli.options import Log, settings
@@ -93,6 +94,8 @@ def up(
     try:
         lock = ServerLock(values.data_dir)
     except ConflictError as error:
+        if error.details.get("briefly"):
+            raise
         if request is not None:
             from garrison.cli.fleet.apply import apply_request
             from garrison.cli.fleet.wiring import open_operations
@@ -123,7 +126,7 @@ def _request(files: list[str] | None) -> "ApplyRequest | None":
     from garrison.fleet.management.requests import ApplyRequest
     from garrison.fleet.plan.context import PlanOptions
 
-    if not files and not Path("garrison.yaml").is_file():
+    if not files and not is_file(Path("garrison.yaml")):
         return None
     return ApplyRequest(declaration=declaration(files, None, None), mode="reconcile", options=PlanOptions())
 

@@ -1,6 +1,7 @@
-"""The view of `garrison agent`: one line per event of the history, with its time. It never waits for its reader; see
-`live_stream`."""
+"""The view of `garrison agent`: one line per event of the history, with its time, or for many that are alike. It never
+waits for its reader; see `live_stream`."""
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,6 +24,8 @@ from garrison.store.records import Event
 __all__ = ["AgentView", "SilentAgentView", "at_work"]
 
 _DRAIN_SECONDS = 1.0
+_GATHER_SECONDS = 0.5
+"""Events within this time that are alike become one line: servers that share a cable come and go together."""
 _FAILURES = (kinds.UNREACHABLE, kinds.ACTION_FAILED)
 
 
@@ -48,6 +51,7 @@ class AgentView(SilentView):
         self._json = json
         self._once = once and not json
         self._failures: dict[tuple[object, ...], list[Event]] = {}
+        self._gathered: dict[tuple[object, ...], list[Event]] = {}
         self._awaited = 0
         self._seen: dict[str, Sighting] = {}
 
@@ -84,25 +88,36 @@ class AgentView(SilentView):
         if self._once and event.kind in _FAILURES:
             self._failures.setdefault(likeness(event), []).append(event)
             return
-        show_event(event, self._page)
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._show_gathered)
+        self._gathered.setdefault(likeness(event), []).append(event)
 
     def note(self, text: str, level: NoteLevel = "warning") -> None:
         now = self._clock.now()
         if self._json:
             self._print_json({"at": now.isoformat(), "kind": "note", "text": text})
             return
+        self._show_gathered()
         self._page.line((f"{utc(now)}  ", "dim"), ("· ", "dim"), text)
 
     def end(self) -> None:
-        """Print the failures of a single pass, and give the reader a moment to take what is still waiting."""
-        for events in self._failures.values():
+        """Print what is still held back, and give the reader a moment to take what is still waiting."""
+        self._show_gathered()
+        self._show(self._failures)
+        self._failures = {}
+        self._out.drain(_DRAIN_SECONDS)
+
+    def _show_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        self._show(gathered)
+
+    def _show(self, found: Mapping[tuple[object, ...], list[Event]]) -> None:
+        for events in found.values():
             if len(events) >= MANY:
                 show_alike_events(events, self._page)
             else:
                 for event in events:
                     show_event(event, self._page)
-        self._failures = {}
-        self._out.drain(_DRAIN_SECONDS)
 
     def _print_json(self, body: Mapping[str, Any]) -> None:
         self._out.write(line(body) + "\n")

@@ -45,21 +45,21 @@ _STYLES = {
 
 
 def likeness(event: Event) -> tuple[object, ...]:
-    """Return what two failures have in common if they may be shown as one."""
+    """Return what two events have in common if they may be shown as one: kind, stack, what is said, the next step."""
     after = event.after or {}
     step = after.get("hint") or cure_of(event.cause, str(after.get("detail", "")))
-    said = after.get("message") if event.kind == events.ACTION_FAILED else event.cause
-    return event.kind, said, step
+    said = after.get("message") if event.kind == events.ACTION_FAILED else _cause(event)
+    return event.kind, event.stack, said, step
 
 
 def show_alike_events(alike: Sequence[Event], page: Page) -> None:
-    """Print failures that are alike as one line: how many, what is wrong, the next step, and a few of the names."""
-    kind, said, step = likeness(alike[0])
+    """Print events that are alike as one line: how many, what is said, the next step, and a few of the names."""
+    kind, _, said, step = likeness(alike[0])
     names = list(dict.fromkeys("/".join(part for part in (one.target, one.name) if part) for one in alike))
     word = _word(alike[0])
     head = Text.assemble((f"{utc(alike[0].at)}  ", "dim"), (f"{word:<{_WORD_WIDTH}}", _STYLES.get(str(kind), "")), "  ")
-    what = "adapter" if kind == events.ACTION_FAILED else "target"
-    words = [Text(counted(len(names), what), "bold"), Text(shortened(str(said)))]
+    words = [Text(counted(len(names), "adapter" if alike[0].name else "target"), "bold")]
+    words += [Text(shortened(str(said)))] if said else []
     words += [Text(f"→ {shortened(str(step))}", "dim")] if step else []
     words.append(Text(sentence(names), "dim"))
     page.entry(head, Text("  ").join(words))

@@ -10,7 +10,7 @@ from garrison.cli.views.alike import MANY, Alike, alike, reach_words
 from garrison.cli.views.glyphs import OWED
 from garrison.cli.views.not_asked import is_local, local_hint
 from garrison.cli.views.page import Page, counted, plain, sentence, shortened
-from garrison.fleet.report.agents import AgentStatus
+from garrison.fleet.report.agents import MOST_AHEAD, AgentStatus
 from garrison.fleet.report.status import AdapterStatus, FleetStatus, StackStatus, TargetStatus
 
 __all__ = ["STATE_LOOKS", "nothing_applied", "show_status", "slow_hint"]
@@ -113,7 +113,9 @@ def _agents(status: FleetStatus, page: Page) -> None:
 
 
 def _agent(one: AgentStatus, now: datetime) -> Text:
-    looked = f"last look {ago(one.looked_at, now)}" if one.looked_at else "no look yet"
+    looked = "no look yet" if one.looked_at is None else f"last look {ago(one.looked_at, now)}"
+    if one.looked_at is not None and one.looked_at - now > MOST_AHEAD:
+        looked = f"last look {utc(one.looked_at)} UTC"
     kept = f"; keeps {sentence(one.stacks)}" if one.stacks is not None else ""
     if one.state == "working":
         return Text.assemble(
@@ -122,7 +124,11 @@ def _agent(one: AgentStatus, now: datetime) -> Text:
             (plain(f"  since {utc(one.since)} UTC, {looked}{kept}"), "dim"),
         )
     silent = duration((now - one.alive_at).total_seconds())
-    what = "was killed" if one.state == "dead" else f"has been silent for {silent}, and may hang"
+    what = f"has been silent for {silent}, and may hang"
+    if one.state == "dead":
+        what = "was killed"
+    elif one.alive_at > now:
+        what = f"may hang: its last sign of life is of {utc(one.alive_at)} UTC, so its clock was wrong"
     return Text.assemble(
         ("! ", "yellow"),
         (plain(f"{one.holder} (pid {one.pid}) {what}"), "yellow"),

@@ -11,6 +11,7 @@ from garrison.base.errors import GarrisonError
 from garrison.fleet.agent.state import AgentState
 from garrison.fleet.context import Fleet
 from garrison.fleet.execute.lease import is_dead, this_process
+from garrison.fleet.report.agents import MOST_AHEAD
 from garrison.store.records import AgentRecord
 
 __all__ = ["BEAT_SECONDS", "Heartbeat"]
@@ -68,9 +69,11 @@ class Heartbeat:
                 await self._fleet.db(self._fleet.store.drop_agents, [self._agent.token])
 
     async def _forget_the_dead(self) -> None:
-        """Drop agents of this machine whose processes are gone, and any that have been silent for long."""
-        long_ago = self._fleet.clock.now() - _KEPT
+        """Drop agents of this machine whose processes are gone, and any that have been silent for long, or that had a
+        wrong clock: one that lives is on record again with its next sign of life."""
+        now = self._fleet.clock.now()
+        long_ago, ahead = now - _KEPT, now + MOST_AHEAD
         known = await self._fleet.read(self._fleet.store.agents)
-        over = [one.token for one in known if is_dead(one.holder) or one.alive_at < long_ago]
+        over = [one.token for one in known if is_dead(one.holder) or not long_ago <= one.alive_at <= ahead]
         if over:
             await self._fleet.db(self._fleet.store.drop_agents, over)

@@ -5,9 +5,12 @@ import contextlib
 import errno
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from garrison.base.errors import InvalidError, PortForeignError
+from garrison.net.http1.limits import Limits
+from garrison.net.http1.requests import Refusal, RequestReader
 
 __all__ = ["AgentPort"]
 
@@ -19,8 +22,31 @@ _SECONDS = 5.0
 _LOCAL = ("127.0.0.1", "localhost")
 """Names that a request may call this address by: a page in a browser cannot read it under another name."""
 
-_REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-            503: "Service Unavailable"}  # fmt: skip
+
+class _Asked:
+    """The sink of one request: whether its head is complete, or why it is none."""
+
+    def __init__(self) -> None:
+        self.reader = RequestReader(self, Limits(head_bytes=_MOST_BYTES, body_bytes=_MOST_BYTES))
+        self.complete = False
+        self.refusal: Refusal | None = None
+
+    def request_head(self) -> None:
+        self.complete = True
+
+    def request_body(self, piece: bytes) -> None: ...
+
+    def request_end(self, keep_alive: bool) -> None: ...
+
+    def request_refused(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Read until the head is there. Raises IncompleteReadError: the client has gone."""
+        while not self.complete and self.refusal is None:
+            if not (data := await reader.read(_MOST_BYTES)):
+                raise asyncio.IncompleteReadError(b"", None)
+            self.reader.feed(data)
 
 
 class AgentPort:
@@ -71,9 +97,11 @@ class AgentPort:
         try:
             if self._open <= _MOST_CONNECTIONS:
                 async with asyncio.timeout(_SECONDS):
-                    writer.write(self._answer(await reader.readuntil(b"\r\n\r\n")))
+                    asked = _Asked()
+                    await asked.read(reader)
+                    writer.write(self._answer(asked))
                     await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass  # whoever asks badly gets no answer
         finally:
             self._open -= 1
@@ -81,29 +109,29 @@ class AgentPort:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _answer(self, head: bytes) -> bytes:
-        first, *lines = head.decode("latin-1").split("\r\n")
-        method, _, rest = first.partition(" ")
-        path = rest.partition(" ")[0].partition("?")[0]
-        names = [value.strip() for name, _, value in (line.partition(":") for line in lines) if name.lower() == "host"]
-        if len(names) != 1 or not rest.partition(" ")[2].startswith("HTTP/1."):
+    def _answer(self, asked: _Asked) -> bytes:
+        if asked.refusal is not None:
+            return _response(asked.refusal.status, "text/plain", b"bad request\n")
+        method, path = asked.reader.method, asked.reader.target.partition(b"?")[0].decode("latin-1")
+        names = [value.decode("latin-1") for name, value in asked.reader.headers if name.lower() == b"host"]
+        if len(names) != 1:
             return _response(400, "text/plain", b"bad request\n")
         if names[0].rpartition(":")[0].lower() not in _LOCAL and names[0].lower() not in _LOCAL:
             return _response(403, "text/plain", b"ask 127.0.0.1 or localhost\n")
         if path not in ("/health", "/metrics"):
             return _response(404, "text/plain", b"/health and /metrics are here\n")
-        if method not in ("GET", "HEAD"):
+        if method not in (b"GET", b"HEAD"):
             return _response(405, "text/plain", b"GET or HEAD\n")
         if path == "/metrics":
-            return _response(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(), bare=method == "HEAD")
+            return _response(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(), bare=method == b"HEAD")
         ok, body = self._health()
         text = json.dumps(body, ensure_ascii=False).encode() + b"\n"
-        return _response(200 if ok else 503, "application/json", text, bare=method == "HEAD")
+        return _response(200 if ok else 503, "application/json", text, bare=method == b"HEAD")
 
 
 def _response(status: int, kind: str, body: bytes, *, bare: bool = False) -> bytes:
     head = (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
         "Cache-Control: no-store\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + (b"" if bare else body)

@@ -7,10 +7,14 @@ from typing import Any
 
 from garrison.store.records import AgentRecord
 
-__all__ = ["AgentStatus", "agent_statuses"]
+__all__ = ["MOST_AHEAD", "AgentStatus", "agent_statuses"]
 
 _SILENT_FOR = timedelta(seconds=60)
 """Four missed signs of life. A store that fails for a moment makes no agent stale."""
+
+MOST_AHEAD = timedelta(minutes=10)
+"""How far the clocks of two machines may differ. A sign of life from later than that was given by a clock that was
+wrong, and says nothing: an agent that lives gives another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +87,4 @@ def agent_statuses(
 def _state(one: AgentRecord, now: datetime, dead: Collection[str]) -> str:
     if one.token in dead:
         return "dead"
-    return "stale" if now - one.alive_at > _SILENT_FOR else "working"
+    return "working" if -MOST_AHEAD <= now - one.alive_at <= _SILENT_FOR else "stale"

@@ -30,7 +30,7 @@ _OF_THE_INSTANCE = frozenset(
         "priority", "devices", "memory",
     }
 )  # fmt: skip
-_TEXTS = frozenset({"memory", "group", "command_override", "backend_type", "preset_ini"})
+_TEXTS = frozenset({"memory", "group", "command_override", "preset_ini"})
 _PATHS = frozenset({"model", "models_dir", "models-dir", "models_preset", "models-preset"})
 _SHORT = {"idle": "idle_timeout", "on_demand": "on_demand_start", "engine": "backend_type", "env": "environment"}
 _MINUTE = 60.0
@@ -59,6 +59,7 @@ class Flags:
         """Return `base` with these flags over it.
 
         Raises:
+            InvalidError: there is no such engine.
             UsageError: a flag has a value that it cannot have.
         """
         engine_options = dict(base.get(_ENGINE) or {})
@@ -70,7 +71,7 @@ class Flags:
         if self.port is not None:
             engine_options["port"] = self.port
         given: dict[str, Any] = {
-            "backend_type": self.engine,
+            "backend_type": None if self.engine is None else _engine(self.engine),
             "idle_timeout": None if self.idle is None else idle_minutes(self.idle),
             "pin": self.pin,
             "group": self.group,
@@ -97,6 +98,13 @@ class Flags:
         if name not in self.environ:
             raise UsageError(f"--env {name}: the variable is not set here", hint=f"Export it, or give --env {name}=…")
         return name, self.environ[name]
+
+
+def _engine(name: str) -> str:
+    """The name of an engine in the API. Raises InvalidError: there is none; the hint names the closest."""
+    from garrison.engines import registry
+
+    return registry.engine(name).name
 
 
 def from_line(text: str, engine: str | None = None) -> tuple[Options, tuple[str, ...]]:
@@ -148,6 +156,7 @@ def patch_of(sets: Iterable[str], unsets: Iterable[str]) -> Options:
     A key is an option of the instance (`idle`, `pin`, `env.NAME`), or one of its engine (`max_model_len`).
 
     Raises:
+        InvalidError: there is no such engine.
         UsageError: a key or a value cannot be used, or a key is given twice.
     """
     patch: Options = {}
@@ -210,6 +219,8 @@ def _meant(key: str, raw: str) -> Any:
             return idle_minutes(raw)
         case ("devices",):
             return _devices(raw)
+        case ("backend_type",):
+            return _engine(raw)
         case ("environment", _):
             return raw
         case (name,) if name in _TEXTS:
