@@ -85,7 +85,7 @@ async def test_mlx_listens_on_loopback_without_a_key(start: Start, tiny_model: P
 async def test_vllm_as_a_module(start: Start, home_with: Callable[[str], dict[str, str]], tiny_model: Path) -> None:
     home_with("vllm")
     words = (installed("vllm", "python"), "-m", "vllm.entrypoints.cli.main")
-    args = ("--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "512")
+    args = ("--enforce-eager", "--dtype", "float", "--max-model-len", "512")
     engine = await start("vllm", tiny_model, vllm_executable=words, vllm_args=args)
     assert await completes(engine) == 200
     async with httpx2.AsyncClient(trust_env=False) as client:
