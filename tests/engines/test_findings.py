@@ -126,6 +126,11 @@ def test_no_secret_is_shown(args: tuple[str, ...]) -> None:
         ("--allowed-origins", '["*"]'),
         ("--compilation-config.mode", "x"),
         ("-O3", "-cc.mode=3", "-tp=2"),
+        ("--served-model", "a", "b", "--enable-log-re", "--no-enable-prefix", "--max-model=8k"),
+        ("--max-model-len", "AUTO"),
+        ("--moe-backend", "FlashInfer-CUTLASS"),
+        ("--safetensors-load-strategy", "None"),
+        ("--collect-detailed-traces", "None"),
     ],
 )
 def test_values_may_look_like_nearly_anything(args: tuple[str, ...]) -> None:

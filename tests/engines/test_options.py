@@ -45,7 +45,11 @@ def options(line: str) -> dict[str, Any]:
         ("vllm", {"max_model_len": "32k"}, ["--max-model-len", "32k"]),
         ("vllm", {"tp": 2}, ["--tensor-parallel-size", "2"]),
         ("vllm", {"extra_args": {"-O3": True, "new_flag": "v", "other": True}}, ["-O3", "--new-flag", "v", "--other"]),
+        ("vllm", {"mm_encoder_fp8_scale_save_margin": -0.5}, ["--mm-encoder-fp8-scale-save-margin=-0.5"]),
+        ("vllm", {"lora_target_modules": ["-x"]}, ["--lora-target-modules=-x"]),
+        ("vllm", {"hf_overrides.a": None}, ["--hf-overrides.a", "null"]),
         ("llama_cpp", {"temp": 0}, ["--temp", "0"]),
+        ("llama_cpp", {"temp": -0.5}, ["--temp", "-0.5"]),
         ("llama_cpp", {"ngl": -1}, ["--gpu-layers", "-1"]),
         ("llama_cpp", {"n_gpu_layers": 0}, ["--gpu-layers", "0"]),
     ],
@@ -77,11 +81,57 @@ def test_each_kind_of_value(engine: str, given: dict[str, Any], expected: list[s
         ("vllm serve m --middleware a --middleware b", {"model": "m", "middleware": ["a", "b"]}),
         ("vllm serve m --new-flag v", {"model": "m", "extra_args": {"--new-flag": "v"}}),
         ("""vllm serve m --compilation-config '{"mode": 3}'""", {"model": "m", "compilation_config": {"mode": 3}}),
+        (
+            "vllm serve m --served-model a b --max-model=8k",
+            {"model": "m", "served_model_name": ["a", "b"], "max_model_len": "8k"},
+        ),
+        ("vllm serve m --tokens-on --no-tokens-only", {"model": "m", "tokens_only": False}),
+        ("vllm serve m --enable-lora --no-enable-lora --enable-lora", {"model": "m", "enable_lora": True}),
+        (
+            "mlx_lm.server --model m --trust-remote --chat-template-a '{}'",
+            {"model": "m", "trust_remote_code": True, "chat_template_args": {}},
+        ),
         ("llama-server -m x.gguf -ngl -1", {"model": "x.gguf", "gpu_layers": -1}),
+        (
+            "llama-server -m x.gguf -ot a=CPU --override-tensor b=CPU",
+            {"model": "x.gguf", "override_tensor": ["a=CPU", "b=CPU"]},
+        ),
     ],
 )
 def test_a_command_line_as_options(line: str, expected: dict[str, Any]) -> None:
     assert options(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "built"),
+    [
+        ("--hf-overrides.a 3", 3, ["--hf-overrides.a", "3"]),
+        ("--hf-overrides.a=true", True, ["--hf-overrides.a", "true"]),
+        ("--hf-overrides.a null", None, ["--hf-overrides.a", "null"]),
+        ("--hf-overrides.a=-0.5", -0.5, ["--hf-overrides.a=-0.5"]),
+        ("--hf-overrides.a '\"3\"'", "3", ["--hf-overrides.a", '"3"']),
+        ("--hf-overrides.a 80g", "80g", ["--hf-overrides.a", "80g"]),
+        ("--hf-overrides.a=", "", ["--hf-overrides.a="]),
+        ("--hf-overrides.a 1 --hf-overrides.a 2", 2, ["--hf-overrides.a", "2"]),
+        ("--hf-overrides.a [1] --hf-overrides.a [2]", [1, 2], ["--hf-overrides.a", "[1,2]"]),
+        (
+            """--hf-overrides.a '{"b":{"c":1}}' --hf-overrides.a '{"b":{"d":2}}'""",
+            {"b": {"c": 1, "d": 2}},
+            ["--hf-overrides.a", '{"b":{"c":1,"d":2}}'],
+        ),
+    ],
+)
+def test_a_key_of_a_json_option_keeps_its_type(words: str, value: Any, built: list[str]) -> None:
+    found = options(f"vllm serve m {words}")
+    assert found == {"model": "m", "extra_args": {"--hf-overrides.a": value}}
+    assert args("vllm", **found) == built
+
+
+@pytest.mark.parametrize("words", ["--hf-overrides.a+ 1,b", "--hf-overrides.a+ 1 --hf-overrides.a+=b"])
+def test_what_is_added_to_a_key_of_a_json_option_is_a_list_of_texts(words: str) -> None:
+    found = options(f"vllm serve m {words}")
+    assert found["extra_args"] == {"--hf-overrides.a+": ["1", "b"]}
+    assert args("vllm", **found) == ["--hf-overrides.a+", "1,b"]
 
 
 def test_what_cannot_be_an_option() -> None:

@@ -153,3 +153,7 @@ def test_secrets_of_launchers_are_in_no_note() -> None:
     found = parse_backend("systemd-run -E HF_TOKEN=hf_abcdefghijklmnopqrstuv vllm serve m")
     assert not any("hf_abcdefg" in note for note in found.notes)
     assert "hf_abcdefg" not in repr(parse_backend("HF_TOKEN=hf_abcdefghijklmnopqrstuv vllm serve m"))
+
+
+def test_the_model_may_stand_in_the_config_file_of_vllm() -> None:
+    assert parse_backend("vllm serve --config x.yaml").notes == ()

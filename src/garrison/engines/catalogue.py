@@ -77,6 +77,11 @@ class Catalogue:
     def by_spelling(self) -> Mapping[str, Option]:
         return self._by_spelling
 
+    def spelled_out(self, token: str) -> str:
+        """The flag in a token in its normal spelling, and unabbreviated where the engine's parser is argparse, which
+        takes `--max-model` for `--max-model-len`. llama-server takes no abbreviations."""
+        return spelled_out(token, () if self.engine == "llama_cpp" else self._by_spelling)
+
 
 def without_flags(
     catalogue: Catalogue, args: Sequence[str], flags: Collection[str]

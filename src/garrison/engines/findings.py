@@ -13,6 +13,8 @@ from garrison.engines.value_types import unreadable
 
 __all__ = ["Finding", "check_args"]
 
+_FOLDED = ("--moe-backend", "--linear-backend", "--sparse-indexer-topk-backend")
+"""Options of vLLM whose value may be written in capitals, and with dashes."""
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 
@@ -53,17 +55,19 @@ def check_args(catalogue: Catalogue, args: Sequence[str], *, strays: bool = True
         return []
     known = catalogue.by_spelling()
     found: list[Finding] = []
-    for part in _parts(args, known, greedy=catalogue.engine == "llama_cpp"):
+    for part in _parts(args, catalogue):
         if part.flag is not None:
             found += _of_flag(catalogue, known, part, part.flag)
         elif strays:
-            found.append(_of_stray(known, part))
+            found.append(_of_stray(catalogue, part))
         found += _of_pasted_values(known, part)
     return found
 
 
-def _parts(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) -> Iterator[_Part]:
-    """`greedy`: a known flag takes the next word as its value whatever it looks like, as in llama-server."""
+def _parts(args: Sequence[str], catalogue: Catalogue) -> Iterator[_Part]:
+    known = catalogue.by_spelling()
+    # A known flag of llama-server takes the next word as its value whatever it looks like.
+    greedy = catalogue.engine == "llama_cpp"
     position = 0
     switch: str | None = None
     while position < len(args):
@@ -81,7 +85,7 @@ def _parts(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) ->
             yield _Part(flag, (value,), attached=True)
             switch = None
             continue
-        option = known.get(flag_of(plain or word))
+        option = known.get(catalogue.spelled_out(plain or word))
         # How many values a flag has that is not listed nobody knows.
         limit = most_values(option) if option is not None else len(args)
         end = position
@@ -95,7 +99,7 @@ def _parts(args: Sequence[str], known: Mapping[str, Option], *, greedy: bool) ->
 
 
 def _of_flag(catalogue: Catalogue, known: Mapping[str, Option], part: _Part, flag: str) -> Iterator[Finding]:
-    spelling = normal(flag)
+    spelling = catalogue.spelled_out(flag)
     option = known.get(spelling)
     if option is None:
         yield from _of_unknown(catalogue, known, part, flag)
@@ -114,7 +118,7 @@ def _of_flag(catalogue: Catalogue, known: Mapping[str, Option], part: _Part, fla
     if option.nargs == "0" and part.values:
         yield _of_switch(flag, spelling, part.values[0], option)
     for value in part.values if option.choices else ():
-        if value not in option.choices:
+        if not _is_choice(catalogue, option, value):
             listed = ", ".join(option.choices)
             message = f"{flag} accepts {listed}, not {value!r}"
             yield Finding("error", flag, message, nearest_of(value, option.choices, cutoff=0.6))
@@ -146,6 +150,14 @@ def _of_unknown(catalogue: Catalogue, known: Mapping[str, Option], part: _Part, 
     yield Finding("warning", flag, message, near)
 
 
+def _is_choice(catalogue: Catalogue, option: Option, value: str) -> bool:
+    if catalogue.engine == "vllm" and option.flag in _FOLDED:
+        value = value.lower().replace("-", "_")
+    # vLLM reads these two for "not set" where an option has no default.
+    unset = catalogue.engine == "vllm" and option.default is None and value in ("", "None")
+    return unset or value in option.choices
+
+
 def _of_switch(flag: str, spelling: str, value: str, option: Option) -> Finding:
     """The value of a switch, of which only the meaning is clear."""
     meaning = value.strip().lower()
@@ -158,7 +170,8 @@ def _of_switch(flag: str, spelling: str, value: str, option: Option) -> Finding:
     return Finding("error", flag, f"{flag} accepts no value, and {value!r} follows it")
 
 
-def _of_stray(known: Mapping[str, Option], part: _Part) -> Finding:
+def _of_stray(catalogue: Catalogue, part: _Part) -> Finding:
+    known = catalogue.by_spelling()
     word = part.values[0]
     if word == "--":
         return Finding("error", word, "`--` ends the options: no word behind it is one")
@@ -171,7 +184,8 @@ def _of_stray(known: Mapping[str, Option], part: _Part) -> Finding:
     if (plain := plain_dashes(word, known)) is not None:
         return _long_dash(word, plain)
     if part.behind is not None:
-        return _of_switch(part.behind, normal(part.behind), word, known[flag_of(part.behind)])
+        spelled = catalogue.spelled_out(part.behind)
+        return _of_switch(part.behind, spelled, word, known[spelled])
     return Finding("error", word, f"{word!r} belongs to no option")
 
 

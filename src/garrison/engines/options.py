@@ -17,7 +17,7 @@ has its own place for it.
 | list of lists | one occurrence for each |
 
 A dotted name, `compilation_config.mode`, is a key of an option that is JSON; what follows the first dot keeps its
-spelling. Its value is always written: `--compilation-config.cudagraph_mm_encoder true`.
+spelling. Its value is always written, null too: `--compilation-config.cudagraph_mm_encoder true`.
 
 vLLM's options that the catalogue does not know are taken for new ones of its usual forms: `--x`, `--no-x`, `--x A B`. A
 list in `extra_args` is a repeated flag, which is how a pasted command line gets there.
@@ -38,8 +38,8 @@ __all__ = ["EXTRA", "normal_keys", "to_args", "to_options"]
 
 EXTRA = "extra_args"
 _MODEL = "model"
-_NEGATIVE = re.compile(r"-(\d+(\.\d*)?|\.\d+)\Z")
-"""What argparse takes for a negative number. `-1e5` is a flag to it."""
+_NEGATIVE = re.compile(r"-\d+\Z")
+"""What every parser takes for a negative number. `-1e5` is a flag to argparse, and `-0.5` a dotted key to vLLM."""
 _EXPONENT = re.compile(r"\d{1,9}(?:\.\d{1,9})?[eE]\+?\d{1,2}")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)\Z")
 
@@ -82,13 +82,17 @@ def to_options(parsed: ParsedCommand, catalogue: Catalogue) -> dict[str, Any]:
     known = catalogue.by_spelling()
     found: dict[str, Any] = {} if parsed.model is None else {_MODEL: parsed.model}
     extra: dict[str, Any] = {}
+    given: dict[str, list[Sequence[str]]] = {}
     for flag, times in parsed.options.items():
         option = known.get(flag)
         if option is None:
-            extra[flag] = _value(times, None)
+            extra[flag] = _dotted(flag, times) if _is_dotted(flag, known) else _value(times, None)
             continue
-        value = _switch(flag, times, option) if option.nargs == "0" else _value(times, option)
         key = _key(option.flag.lstrip("-"))
+        # llama-server adds up some of the flags that it is given twice, and its catalogue does not tell which.
+        adds_up = option.repeatable or catalogue.engine == "llama_cpp"
+        given[key] = [*(given.get(key, ()) if adds_up else ()), *times]
+        value = _switch(flag, times, option) if option.nargs == "0" else _value(given[key], option)
         found.pop(key, None)  # the last of several spellings counts, as for the engine
         found[key] = value
     return found | ({EXTRA: extra} if extra else {})
@@ -116,10 +120,10 @@ def _words(flag: str, value: Any, catalogue: Catalogue, *, several: bool = True)
     # llama-server knows no `--x=VALUE`.
     greedy = catalogue.engine == "llama_cpp"
     option = known.get(flag) or _new_option(flag, value, catalogue, several=several)
-    if value is None:
-        return
-    if "." in flag and (parent := known.get(flag.partition(".")[0])) is not None and parent.type == "json":
+    if _is_dotted(flag, known):
         yield from _occurrence(flag, [_json_word(flag, value)], None)
+    elif value is None:
+        return
     elif value is True and (option is None or option.nargs in ("0", "?")):
         yield flag
     elif value is False and (option is None or option.nargs == "0"):
@@ -147,7 +151,7 @@ def _json_word(flag: str, value: Any) -> str:
     if isinstance(value, list | tuple) and flag.endswith("+"):
         return ",".join(_text(flag, one) for one in value)
     text = _text(flag, value)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or flag.endswith("+"):
         return text
     try:
         scalar = not isinstance(json.loads(text), str | list | dict)
@@ -169,7 +173,7 @@ def _occurrences(value: Sequence[Any], option: Option | None) -> Iterator[Sequen
 
 def _occurrence(flag: str, values: Sequence[str], option: Option | None, *, greedy: bool = False) -> Iterator[str]:
     """One occurrence of a flag. `greedy`: the engine takes the next word for a value, whatever it looks like."""
-    single = len(values) == 1 and (option is None or option.nargs in ("1", "?"))
+    single = len(values) == 1 and (option is None or option.nargs in ("1", "?", "+"))
     if single and not greedy and flag.startswith("--") and _needs_equals(values[0], option):
         yield f"{flag}={values[0]}"
     elif values:
@@ -218,6 +222,49 @@ def _switch(flag: str, times: Sequence[Sequence[str]], option: Option) -> bool |
     return not on if word in ("false", "0", "no", "off") else times[-1][0]
 
 
+def _is_dotted(flag: str, known: Mapping[str, Option]) -> bool:
+    """Whether it is a key of a JSON option: `--compilation-config.mode`."""
+    head, dot, _ = flag.partition(".")
+    return bool(dot) and head in known and known[head].type == "json"
+
+
+def _dotted(flag: str, times: Sequence[Sequence[str]]) -> Any:
+    """The JSON value of a key of a JSON option, which vLLM gathers from all its occurrences: lists and the keys of
+    objects add up, and of anything else the last one counts."""
+    texts = [values[0] for values in times if values]
+    if flag.endswith("+"):
+        return [part for text in texts for part in text.split(",")]
+    found: Any = None
+    for text in texts:
+        value = _json(text)
+        if isinstance(found, list) and isinstance(value, list):
+            found = found + value
+        else:
+            found = _joined(found, value) if isinstance(found, dict) and isinstance(value, dict) else value
+    return found
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(first)
+    for key, value in second.items():
+        old = found.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            found[key] = _joined(old, value)
+        else:
+            found[key] = old + value if isinstance(old, list) and isinstance(value, list) else value
+    return found
+
+
+def _json(text: str) -> Any:
+    """The value that a text of JSON stands for, if JSON can hold it; else the text."""
+    try:
+        value = json.loads(text) if len(text) < 65536 else text
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
 def _value(times: Sequence[Sequence[str]], option: Option | None) -> Any:
     """The JSON value of the occurrences of one flag."""
     if all(not values for values in times):
@@ -246,11 +293,4 @@ def _scalar(text: str, option: Option | None) -> Any:
         except ValueError:
             return text
         return number if json.dumps(number) == text else text
-    if kind == "json" and text.startswith(("{", "[")) and len(text) < 65536:
-        try:
-            value = json.loads(text)
-            json.dumps(value, allow_nan=False)
-        except (ValueError, RecursionError):
-            return text
-        return value
-    return text
+    return _json(text) if kind == "json" and text.startswith(("{", "[")) else text

@@ -72,6 +72,7 @@ def _remarks(found: ParsedCommand, catalogue: Catalogue) -> list[str]:
         notes.append(f"the image {image} is not part of the options; set it for the whole engine, or in the executable")
     switches = (flag for flag in found.options if flag in known and known[flag].nargs == "0")
     notes += [f"{flag} takes no value; it was read as on or off" for flag in switches if any(found.options[flag])]
-    if found.model is None and found.engine != "llama_cpp":  # which has more ways to name one
+    # llama-server has more ways to name one, and vLLM's config file may.
+    if found.model is None and found.engine != "llama_cpp" and "--config" not in found.options:
         notes.append("it names no model, without which it cannot start")
     return notes

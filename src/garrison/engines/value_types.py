@@ -10,7 +10,7 @@ from garrison.engines.catalogue import Catalogue, Option
 __all__ = ["takes_whole_number", "unreadable"]
 
 _NOTHING = ("", "None")
-_SIZE = re.compile(r"\s*[-+]?\d+(?:\.\d+)?[kKmMgGtT]\s*|auto")
+_SIZE = re.compile(r"\s*(?:[-+]?\d+(?:\.\d+)?[kKmMgGtT]|(?i:auto))\s*")
 _OF_A_SIZE = "human-readable integers"
 """In the help of options that take `32k`."""
 

@@ -66,7 +66,7 @@ class ParsedCommand:
         model: the positional model, or the value of the engine's model flag.
         args: the engine's arguments in order, without the subcommand and the model.
         options: each flag in its normal spelling, with the values of each occurrence: `{"--middleware":
-            (("a",), ("b",)), "--enforce-eager": ((),)}`.
+            (("a",), ("b",)), "--enforce-eager": ((),)}`. They stand in the order of their last occurrences.
         env: assignments before the command, `export` lines, and `-e NAME=VALUE` of a container.
         container: if the command starts one.
         stray: words behind the command that belong to no option.
@@ -317,7 +317,8 @@ def _after_subcommand(words: Sequence[str], position: int, name: str, subcommand
 def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
     if malformed := [word for word in words if re.match(r"---+\w", word)]:
         raise InvalidError(f"invalid flag {malformed[0]!r}: it begins with three dashes", hint="Remove one.")
-    known = _known(engine).by_spelling()
+    catalogue = _known(engine)
+    known = catalogue.by_spelling()
     model: str | None = None
     args: list[str] = []
     options: dict[str, list[tuple[str, ...]]] = {}
@@ -333,13 +334,13 @@ def _arguments(engine: str, words: Sequence[str]) -> ParsedCommand:
                 args.append(word)
                 stray.append(word)
             continue
-        flag = flag_of(word)
+        flag = catalogue.spelled_out(word)
         values, position = _values(engine, word, known.get(flag), words, position)
         if flag in _MODEL_FLAGS[engine] and values:
             model = values[-1]
             continue
         args += [word, *values] if "=" not in word else [word]
-        options.setdefault(flag, []).append(values)
+        options[flag] = [*options.pop(flag, ()), values]  # the spelling that was used last stands last
     kept = {flag: tuple(times) for flag, times in options.items()}
     return ParsedCommand(engine, (), None, model, tuple(args), kept, stray=tuple(stray))
 
