@@ -192,7 +192,7 @@ UNKNOWN = {
     "srve": "Did you mean `garrison serve`?",
     "model": "Did you mean `garrison models`?",
     "zzz": "`garrison --help` lists the commands.",
-    "--nope": "`garrison --help` lists the commands.",
+    "hlep": "Did you mean `garrison help`?",
 }
 
 
@@ -204,10 +204,43 @@ def test_unknown_command(cli: Any, word: str, hint: str) -> None:
     assert done.err == f"error: unknown command {word!r}\n  → {hint}\n"
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    {
+        "-v": "Before a command, there are --help and --version.",
+        "--nope": "Before a command, there are --help and --version.",
+        "--verison": "Did you mean `garrison --version`?",
+    }.items(),
+)
+def test_an_unknown_option_is_not_called_a_command(cli: Any, word: str, hint: str) -> None:
+    done = cli(word)
+    assert done.code == 64
+    assert done.err == f"error: unknown option {word!r}\n  → {hint}\n"
+
+
+IN_OUR_WORDS = {
+    "too large": (["serve", "m", "--port", "70000"], "'--port' / '-p': must be at most 65535"),
+    "too small": (["wait", "http://x", "--timeout", "-1"], "'--timeout' / '-t': must be at least 0"),
+    "no whole number": (["serve", "m", "--port", "eight"], "'--port' / '-p': must be a whole number"),
+    "no number": (["wait", "http://x", "--timeout", "x"], "'--timeout' / '-t': must be a number"),
+    "a missing choice": (["completion"], "Missing argument SHELL. Choose from: bash, zsh, fish"),
+    "a missing argument": (["keys", "create"], "Missing argument NAME."),
+}
+
+
+@pytest.mark.parametrize(("argv", "said"), IN_OUR_WORDS.values(), ids=IN_OUR_WORDS)
+def test_usage_errors_are_one_line_in_our_words(cli: Any, argv: list[str], said: str) -> None:
+    done = cli(*argv)
+    assert done.code == 64
+    first, hint = done.err.splitlines()
+    assert said in first
+    assert hint.startswith("  → ")
+
+
 USAGE = {
     "unknown flag": (["wait", "http://x", "--tiemout", "3"], "--tiemout"),
     "unknown flag of serve": (["serve", "m", "--prot", "3"], "--prot"),
-    "missing argument": (["wait"], "Missing argument 'url'"),
+    "missing argument": (["wait"], "Missing argument URL"),
     "too many arguments": (["wait", "http://x", "http://y"], "http://y"),
     "text for a number": (["serve", "m", "--port", "eight"], "'--port'"),
     "port out of range": (["serve", "m", "--port", "70000"], "'--port'"),

@@ -104,7 +104,14 @@ def _before_separator(argv: Sequence[str]) -> list[str]:
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    close = difflib.get_close_matches(name, [command.name for command in COMMANDS], 1)
+    if name.startswith("-"):
+        others = ("--help", "--version")
+        close = difflib.get_close_matches(name, others, 1)
+        hint = (
+            f"Did you mean `garrison {close[0]}`?" if close else f"Before a command, there are {' and '.join(others)}."
+        )
+        return UsageError(f"unknown option {name!r}", hint=hint)
+    close = difflib.get_close_matches(name, [*(command.name for command in COMMANDS), "help", "version"], 1)
     hint = f"Did you mean `garrison {close[0]}`?" if close else "`garrison --help` lists the commands."
     return UsageError(f"unknown command {name!r}", hint=hint)
 
