@@ -426,8 +426,10 @@ class TestSources:
         assert message.format(a=tmp_path / "a.yaml", b=tmp_path / "b.yaml") in said
 
     def test_the_default_is_garrison_yaml(self, tmp_path: Path) -> None:
-        with pytest.raises(InvalidError, match=r"cannot read manifest 'garrison\.yaml'"):
+        with pytest.raises(InvalidError, match=r"cannot read manifest 'garrison\.yaml'") as caught:
             load_declaration([], environ={}, directory=tmp_path)
+        assert caught.value.hint is not None
+        assert "`garrison example` writes one" in caught.value.hint
         self.write(tmp_path, garrison="stack: s")
         assert load_declaration([], environ={}, directory=tmp_path).declaration == Declaration(stack="s")
 

@@ -159,9 +159,10 @@ def _text(name: str, file: Path) -> str:
             return _bounded(name, handle)
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not a valid file name
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InvalidError(
-            f"cannot read manifest {name!r}: {reason}", hint="Name a file or a directory with --file."
-        ) from None
+        hint = "Name a file or a directory with --file."
+        if name == DEFAULT_FILE and isinstance(error, FileNotFoundError):
+            hint = "Name a file or a directory with --file; `garrison example` writes one to try."
+        raise InvalidError(f"cannot read manifest {name!r}: {reason}", hint=hint) from None
 
 
 def _standard_input(stdin: TextIO | None) -> Document:
