@@ -495,3 +495,14 @@ def test_the_value_and_the_error_say_the_same(tmp_path):
     problem = check_model(tmp_path)
     assert isinstance(problem, Problem)
     assert str(problem) == reason(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["the file", "its directory"])
+@pytest.mark.parametrize("allow_gguf", [False, True])
+def test_a_gguf_with_a_suffix_in_capitals_is_to_be_renamed(tmp_path, named, allow_gguf):
+    file = tmp_path / "M-Q4_K_M.GGUF"
+    file.write_bytes(b"GGUF")
+    path = file if named == "the file" else tmp_path
+    with pytest.raises(ModelInvalidError, match=r"M-Q4_K_M\.GGUF does not end in \.gguf") as caught:
+        validate_model(path, allow_gguf=allow_gguf)
+    assert caught.value.hint == "Rename it to end in .gguf, in small letters."

@@ -31,6 +31,8 @@ __all__ = [
 PARAMS_NAME = "params.json"
 """The config in Mistral's own layout, beside `consolidated*.safetensors`. vLLM reads it."""
 
+_GGUF = ".gguf"
+_RENAME = f"Rename it to end in {_GGUF}, in small letters."
 _MAX_DEPTH = 8
 _MAX_FILES = 100_000  # also bounds a tree whose links branch
 
@@ -118,6 +120,8 @@ def judge(
     if config is None and _ADAPTER_CONFIG in files:
         return Problem(str(path), "is a LoRA adapter, not a model", _ADAPTER_HINT)
     if config is None:
+        if others := [name for name in files if not name.endswith(_GGUF) and name.lower().endswith(_GGUF)]:
+            return Problem(str(path / min(others)), f"does not end in {_GGUF}", _RENAME)
         return Problem(str(path / "config.json"), "is missing", _config_hint(weights))
     tokenizer = find_tokenizer(files)
     if tokenizer is None and not skip_tokenizer:
@@ -181,7 +185,9 @@ def gguf_parts(path: Path) -> list[Path] | Problem:
 
 
 def _gguf_file(path: Path, allow_gguf: bool) -> ModelFiles | Problem:
-    if path.suffix != ".gguf" or not allow_gguf:
+    if path.suffix != _GGUF and path.suffix.lower() == _GGUF:
+        return Problem(str(path), f"does not end in {_GGUF}", _RENAME)
+    if path.suffix != _GGUF or not allow_gguf:
         return Problem(str(path), "is a file, not a model directory", "Give the directory that holds config.json.")
     parts = gguf_parts(path)
     if isinstance(parts, Problem):
