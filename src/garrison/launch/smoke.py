@@ -35,9 +35,12 @@ class SmokeStep:
 
 @dataclass(frozen=True, slots=True)
 class SmokeReport:
+    """`hint` is what to do where the endpoint could not be asked."""
+
     url: str
     model: str | None
     steps: tuple[SmokeStep, ...]
+    hint: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -85,7 +88,7 @@ async def smoke(
         run = _Run(dialer, connection, target, model=model, has_key=key is not None, timeout=timeout, on_step=on_step)
         run.served = served
         await run.all()
-        return SmokeReport(str(target), run.model, tuple(run.steps))
+        return SmokeReport(str(target), run.model, tuple(run.steps), run.hint)
 
 
 class _Run:
@@ -103,6 +106,7 @@ class _Run:
         self.model = model
         self.served: str | None = None
         self.steps: list[SmokeStep] = []
+        self.hint: str | None = None
         self._dialer = dialer
         self._connection = connection
         self._target = target
@@ -142,6 +146,7 @@ class _Run:
         if error.cause is TransportCause.TIMEOUT:
             return "no answer in time"
         answer = no_answer(error, timeout=self._timeout, tls=self._target.url.startswith("https:"))
+        self.hint = self.hint or answer.hint
         if answer.heard and not answer.unsure:
             return f"{answer.reason}; --insecure accepts any certificate"
         if answer.heard and not self.steps and (reason := await other_scheme(self._dialer, self._target)):

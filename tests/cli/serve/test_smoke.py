@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from serve_command import free_port
 
 from garrison.sim.config import LoraModule, SimConfig
 from garrison.sim.simulator import Simulator
@@ -87,3 +88,9 @@ def test_adapters(cli: Any, sim: Any, adapter: Any) -> None:
 
 def test_no_address(cli: Any) -> None:
     assert cli("smoke", "ftp://x").code == 1
+
+
+def test_where_nobody_listens_it_says_what_to_do(cli: Any) -> None:
+    done = cli("smoke", str(free_port()))
+    assert done.code == 31
+    assert done.out.endswith("\n  → Start the server, or check its address and port.\n")

@@ -65,6 +65,8 @@ def smoke(
             else "[bold green]all checks passed[/]"
         )
         console.print(f"{result} at {report.url}")
+        if report.hint:
+            console.print(f"[dim]  →[/] {escape(report.hint)}")
     return code
 
 
