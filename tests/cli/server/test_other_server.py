@@ -290,7 +290,7 @@ def test_history_is_followed(line: Any, url: str, lab: Any, there: Any, clean_en
             kinds = [json.loads(told.stdout.readline())["kind"] for _ in range(4)]
             assert sorted(kinds) == ["action-done", "action-done", "applied", "destroyed"]
             told.send_signal(signal.SIGINT)
-            assert told.wait(20) == 0
+            assert told.wait(20) == 130
         finally:
             told.kill()
 
