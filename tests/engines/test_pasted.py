@@ -17,6 +17,8 @@ EXPECTED = ("m", ("--port", "1", "--chat-template", "a b"))
         "vllm serve m --port 1 --chat-template 'a b'",
         "ExecStart=/usr/bin/vllm serve m --port 1 --chat-template 'a b'",
         'ExecStart=-/usr/bin/vllm serve m \\\n  --port 1 \\\n  --chat-template "a b"',
+        "ExecStart=vllm serve m \\\n# the port\n  --port 1 \\\n ; and more\n  --chat-template 'a b'",
+        "[Service]\nExecStart=vllm serve m \\\n  # the port\n  --port 1 \\\n;x\n  --chat-template 'a b'\nType=exec\n",
         'command: ["vllm", "serve", "m", "--port", 1, "--chat-template", "a b"]',
         "command: [vllm, serve, m, --port, 1, --chat-template, a b]",
         "command: vllm serve m --port 1 --chat-template 'a b'",

@@ -10,6 +10,7 @@ __all__ = ["unwrap"]
 
 _UNIT = re.compile(r"\s*ExecStart\s*=\s*[-@:+!|]*")
 _UNIT_LINE = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=", re.MULTILINE)
+_UNIT_COMMENT = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
 _UNIT_ENTRY = re.compile(r"^[ \t]*(ExecStart|Environment)[ \t]*=[ \t]*((?:[^\n]*\\\r?\n)*[^\n]*)", re.MULTILINE)
 _KEY = re.compile(r"\s*-?\s*(command|entrypoint|args|cmd|CMD|ENTRYPOINT)\s*:?\s*(?=\S)")
 _MAPPING = re.compile(r"\s*(?:-\s+)?[A-Za-z_][\w.-]*\s*:(?:\s|\Z)")
@@ -43,7 +44,7 @@ def unwrap(text: str) -> str:
     if (unit := _from_unit(text)) is not None:
         return unit
     if found := _UNIT.match(text):
-        return _unescaped(text[found.end() :])
+        return _unescaped(_UNIT_COMMENT.sub("", text[found.end() :]))
     if _MAPPING.match(text) and (service := _from_yaml(text)) is not None:
         return service
     found = _KEY.match(text)
@@ -70,6 +71,7 @@ def _from_unit(text: str) -> str | None:
     """The command of a unit of several lines, with its environment in front; None for anything else."""
     if not re.match(r"\s*(\[|#|;|[A-Z]\w*=)", text) or not _UNIT_LINE.search(text) or _UNIT.match(text):
         return None
+    text = _UNIT_COMMENT.sub("", text)  # also where they stand between the lines of one value, as systemd reads them
     entries = [(found[1], found[2]) for found in _UNIT_ENTRY.finditer(text)]
     commands = [value for name, value in entries if name == "ExecStart"]
     while "" in commands:  # an empty one takes back those above it, as in a drop-in
