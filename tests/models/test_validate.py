@@ -505,4 +505,4 @@ def test_a_gguf_with_a_suffix_in_capitals_is_to_be_renamed(tmp_path, named, allo
     path = file if named == "the file" else tmp_path
     with pytest.raises(ModelInvalidError, match=r"M-Q4_K_M\.GGUF does not end in \.gguf") as caught:
         validate_model(path, allow_gguf=allow_gguf)
-    assert caught.value.hint == "Rename it to end in .gguf, in small letters."
+    assert caught.value.hint == "Rename it to end in .gguf, in lower case."

@@ -40,7 +40,7 @@ def in_our_words(kind: str, message: str, context: Mapping[str, Any] | None = No
 
     Args:
         kind: the type of pydantic's error.
-        message: its own message, for the kinds that have their words from a validator of ours.
+        message: its own message, which is used for errors that a validator of ours has raised.
         context: its `ctx`.
     """
     given = context or {}

@@ -127,7 +127,7 @@ _RULES: tuple[tuple[tuple[str, ...], str, str, bool], ...] = (
     (("token=", "key=", "secret=", "password=", "passwd=", "credentials="), _ASSIGNED, _ASSIGNED_VALUE, False),
 )
 
-_SHORT = 100
+_SHORT_TEXT = 100
 """Characters up to which one search for all hints takes less time than one for each."""
 
 
@@ -225,7 +225,7 @@ def redacted(text: str) -> str:
     """Return `text` without secrets."""
     text = _KNOWN.hide(text)
     low = text.lower()
-    if len(low) <= _SHORT and _any_hint().search(low) is None:
+    if len(low) <= _SHORT_TEXT and _any_hint().search(low) is None:
         return text
     for number, (hints, *_) in enumerate(_RULES):
         if any(hint in low for hint in hints):

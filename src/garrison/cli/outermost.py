@@ -220,9 +220,9 @@ def _unexpected(error: Exception, *, json: bool) -> int:
     if typer is not None and isinstance(error, sys.modules["typer.exceptions"].TyperException):
         context = getattr(error, "ctx", None)
         hint = f"`{context.command_path if context else 'garrison COMMAND'} --help` shows the usage."
-        from garrison.cli.usage_words import in_our_words
+        from garrison.cli.usage_words import usage_message
 
-        return report(UsageError(in_our_words(error.format_message()), hint=hint), json=json)
+        return report(UsageError(usage_message(error), hint=hint), json=json)
     path = _write_report(error)
     where = f"The report is in {path}; please send it together with the command you ran." if path else None
     return report(InternalError(f"this is a bug: {type(error).__name__}: {error}", hint=where), json=json)

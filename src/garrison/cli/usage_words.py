@@ -1,24 +1,18 @@
-"""What the command line's library says of a wrong command line, in the words of this project. Pure."""
+"""What the command line's library says of a wrong command line, in the words of this project."""
 
 import re
+from typing import Any
 
-__all__ = ["in_our_words"]
+from garrison.base.invalid_values import in_our_words
 
-_WORDS = (
-    (r"Input should be greater than or equal to (\S+)", r"must be at least \1"),
-    (r"Input should be less than or equal to (\S+)", r"must be at most \1"),
-    (r"Input should be greater than (\S+)", r"must be above \1"),
-    (r"Input should be less than (\S+)", r"must be below \1"),
-    (r"Input should be a valid integer.*", "must be a whole number"),
-    (r"Input should be a valid number.*", "must be a number"),
-    (r"Input should be ", "must be "),
-    (r"(?<=: )Value error, ", ""),
-)
+__all__ = ["usage_message"]
 
 
-def in_our_words(message: str) -> str:
-    """Return the message on one line, with arguments named as the help names them."""
-    text = " ".join(message.split())
-    for pattern, ours in _WORDS:
-        text = re.sub(pattern, ours, text)
-    return re.sub(r"^Missing argument '(\w+)'", lambda found: f"Missing argument {found[1].upper()}", text)
+def usage_message(error: Any) -> str:
+    """Return the message of a Typer exception on one line, with arguments named as the help names them."""
+    text = error.format_message()
+    problems = getattr(error.__cause__, "errors", None)  # of pydantic, which judges the values of options
+    for one in problems() if problems is not None else ():
+        text = text.replace(one["msg"], in_our_words(one["type"], one["msg"], one.get("ctx")))
+    line = " ".join(text.split())
+    return re.sub(r"^Missing argument '(\w+)'", lambda found: f"Missing argument {found[1].upper()}", line)

@@ -32,7 +32,7 @@ PARAMS_NAME = "params.json"
 """The config in Mistral's own layout, beside `consolidated*.safetensors`. vLLM reads it."""
 
 _GGUF = ".gguf"
-_RENAME = f"Rename it to end in {_GGUF}, in small letters."
+_RENAME = f"Rename it to end in {_GGUF}, in lower case."
 _MAX_DEPTH = 8
 _MAX_FILES = 100_000  # also bounds a tree whose links branch
 

@@ -217,14 +217,14 @@ def test_an_option_that_follows_a_setting_is_not_its_own() -> None:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("./m", "/work/m"), ("../m", "/m"), (".", "/work"), ("~/m", "/home/me/m"), ("org/name", "org/name"),
+        ("./m", "/srv/m"), ("../m", "/m"), (".", "/srv"), ("~/m", "/home/me/m"), ("org/name", "org/name"),
         ("/m", "/m"), (".hidden", ".hidden"), ("~me/m", "~me/m"),
     ],
 )  # fmt: skip
 def test_models_that_are_paths(model: str, expected: str) -> None:
-    found = absolute_model({"backend_options": {"model": model}}, "/work", "/home/me")
+    found = absolute_model({"backend_options": {"model": model}}, "/srv", "/home/me")
     assert found["backend_options"]["model"] == expected
-    assert absolute_model({"backend_type": "custom"}, "/work", "/home/me") == {"backend_type": "custom"}
+    assert absolute_model({"backend_type": "custom"}, "/srv", "/home/me") == {"backend_type": "custom"}
 
 
 def test_a_preset_is_for_llama_server() -> None:

@@ -40,7 +40,7 @@ def show_in_progress(found: Mapping[str, Any]) -> None:
     if found["more"]:
         print(f"and {found['more']} more")
     if silent := found.get("silent"):
-        print(f"those of {counted(silent, 'worker')} are missing, which did not answer in time", file=sys.stderr)
+        print(f"requests of {counted(silent, 'worker')} that did not answer in time are missing", file=sys.stderr)
 
 
 def show_ended(found: Sequence[Mapping[str, Any]]) -> None:
